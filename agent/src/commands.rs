@@ -14,7 +14,7 @@ use std::{
 
 use groundplan_protocol::{
     VERSION,
-    encryption::EncryptionKey,
+    encryption::{EncryptionKey, Undecipherable},
     envelope::{SigningKey, seal, seal_for},
     exec::{Exec, ExecEnd, ExecOutcome, ExecOutput, ExecReady, Order, PIECE_LIMIT, READY_LIMIT, RunOrder},
     ids::{ExecId, NodeId, Nonce, SessionId, SiteName},
@@ -68,7 +68,6 @@ pub struct Commands {
 struct Ready {
     run: RunOrder,
     nonce: Nonce,
-    reply_to: EncryptionKey,
     /// Until when its go counts, by the clock that goes on while the host is suspended.
     until: Duration,
 }
@@ -78,16 +77,19 @@ struct Ready {
 pub enum CommandMessage {
     /// An order waits for its go.
     Ready(ExecReady),
-    /// What a command prints, and how it ended; encrypted to the planner that ordered it.
-    Output(ExecOutput, EncryptionKey),
+    /// What a command prints, and how it ended.
+    Output(ExecOutput),
 }
 
 impl CommandMessage {
-    /// The message in an envelope that is signed with `key`; none if nothing can be encrypted to the planner's key.
-    pub fn seal(&self, key: &SigningKey) -> Option<Vec<u8>> {
+    /// The message in an envelope that is signed with `key`; output is encrypted to the planners.
+    ///
+    /// # Errors
+    /// Nothing can be encrypted to that key.
+    pub fn seal(&self, key: &SigningKey, planners: &EncryptionKey) -> Result<Vec<u8>, Undecipherable> {
         match self {
-            Self::Ready(ready) => Some(seal(key, ready)),
-            Self::Output(output, reply_to) => seal_for(key, reply_to, output).ok(),
+            Self::Ready(ready) => Ok(seal(key, ready)),
+            Self::Output(output) => seal_for(key, planners, output),
         }
     }
 }
@@ -95,7 +97,6 @@ impl CommandMessage {
 #[derive(Debug)]
 struct Command {
     spool: Arc<Spool>,
-    reply_to: EncryptionKey,
     stop: Canceller,
     /// The number of its next message.
     number: u64,
@@ -131,12 +132,11 @@ impl Commands {
             self.known.push_back(exec.id.clone());
             self.known.drain(..self.known.len().saturating_sub(KNOWN));
         }
-        let reply_to = exec.reply_to;
         match exec.order {
             // A stop that comes before its command prevents the command: the id is known by then.
             Order::Stop => {
                 if self.ready.remove(&exec.id).is_some() {
-                    self.refuse(exec.id, reply_to, "it was stopped before it began".to_owned());
+                    self.refuse(exec.id, "it was stopped before it began".to_owned());
                 } else if let Some(command) = self.commands.get(&exec.id) {
                     command.stop.cancel();
                 }
@@ -149,39 +149,32 @@ impl Commands {
             }
             Order::Run(_) if known => {}
             Order::Run(run) => match self.refusal(&run, session) {
-                Some(reason) => self.refuse(exec.id, reply_to, reason),
+                Some(reason) => self.refuse(exec.id, reason),
                 None if self.ready.len() >= MOST_READY => {
                     let reason = format!("{MOST_READY} commands wait on this node already to be begun by the planner");
-                    self.refuse(exec.id, reply_to, reason);
+                    self.refuse(exec.id, reason);
                 }
                 None => {
                     log::info(format_args!("command {} is ready, and waits for its go", exec.id));
                     self.answers.push_back(exec.id.clone());
-                    self.ready.insert(exec.id, Ready { run: *run, nonce, reply_to, until: boot + READY_LIMIT.into() });
+                    self.ready.insert(exec.id, Ready { run: *run, nonce, until: boot + READY_LIMIT.into() });
                 }
             },
-            Order::Go { nonce } => self.go((exec.id, reply_to), &nonce, known, session, host),
+            Order::Go { nonce } => self.go(exec.id, &nonce, known, session, host),
         }
     }
 
-    fn go(
-        &mut self,
-        (id, reply_to): (ExecId, EncryptionKey),
-        nonce: &Nonce,
-        known: bool,
-        session: Option<&SessionId>,
-        host: &Arc<Host>,
-    ) {
+    fn go(&mut self, id: ExecId, nonce: &Nonce, known: bool, session: Option<&SessionId>, host: &Arc<Host>) {
         match self.ready.remove(&id) {
             Some(ready) if ready.nonce == *nonce => match self.refusal(&ready.run, session) {
-                Some(reason) => self.refuse(id, reply_to, reason),
-                None => self.start(id, reply_to, ready.run, host),
+                Some(reason) => self.refuse(id, reason),
+                None => self.start(id, ready.run, host),
             },
             // No planner answers what it was not sent.
             Some(ready) => drop(self.ready.insert(id, ready)),
             // It runs, has ended, or was answered already: what the planner does not have of that is on its way.
             None if known || self.commands.contains_key(&id) => {}
-            None => self.end_unrun(id, reply_to, ExecOutcome::Unknown),
+            None => self.end_unrun(id, ExecOutcome::Unknown),
         }
     }
 
@@ -195,9 +188,8 @@ impl Commands {
     fn refuse_ready(&mut self, which: impl Fn(&Ready) -> bool, reason: impl Fn() -> String) {
         let ids: Vec<ExecId> = self.ready.iter().filter(|(_, ready)| which(ready)).map(|(id, _)| id.clone()).collect();
         for id in ids {
-            if let Some(ready) = self.ready.remove(&id) {
-                self.refuse(id, ready.reply_to, reason());
-            }
+            self.ready.remove(&id);
+            self.refuse(id, reason());
         }
     }
 
@@ -212,25 +204,25 @@ impl Commands {
         full.then(|| format!("{MOST} commands run on this node already; wait for one of them, or stop it"))
     }
 
-    fn refuse(&mut self, id: ExecId, reply_to: EncryptionKey, reason: String) {
+    fn refuse(&mut self, id: ExecId, reason: String) {
         log::info(format_args!("command {id} is refused: {reason}"));
-        self.end_unrun(id, reply_to, ExecOutcome::Refused { reason });
+        self.end_unrun(id, ExecOutcome::Refused { reason });
     }
 
     /// Answers for a command that was not run.
-    fn end_unrun(&mut self, id: ExecId, reply_to: EncryptionKey, outcome: ExecOutcome) {
+    fn end_unrun(&mut self, id: ExecId, outcome: ExecOutcome) {
         // Beyond that many, orders come from a fault or an attack, and get no answer.
         if self.commands.len() < MOST + MOST_REFUSED {
             let spool = Arc::new(Spool::new(0, self.news.clone()));
-            self.add(id, reply_to, spool, Some((outcome, Duration::ZERO)));
+            self.add(id, spool, Some((outcome, Duration::ZERO)));
         }
     }
 
-    fn start(&mut self, id: ExecId, reply_to: EncryptionKey, run: RunOrder, host: &Arc<Host>) {
+    fn start(&mut self, id: ExecId, run: RunOrder, host: &Arc<Host>) {
         // Without the command itself, which may hold secrets.
         log::info(format_args!("command {id} starts"));
         let spool = Arc::new(Spool::new(run.output_limit, self.news.clone()));
-        let command = self.add(id.clone(), reply_to, spool.clone(), None);
+        let command = self.add(id.clone(), spool.clone(), None);
         let (host, stop) = (Arc::clone(host), command.stop.listen());
         self.tasks.spawn(async move {
             let (outcome, took) = host.exec(&run, &stop, &spool).await;
@@ -238,14 +230,8 @@ impl Commands {
         });
     }
 
-    fn add(
-        &mut self,
-        id: ExecId,
-        reply_to: EncryptionKey,
-        spool: Arc<Spool>,
-        end: Option<(ExecOutcome, Duration)>,
-    ) -> &Command {
-        let new = || Command { spool, reply_to, stop: Canceller::new(), number: 0, pause: Duration::ZERO, end };
+    fn add(&mut self, id: ExecId, spool: Arc<Spool>, end: Option<(ExecOutcome, Duration)>) -> &Command {
+        let new = || Command { spool, stop: Canceller::new(), number: 0, pause: Duration::ZERO, end };
         self.commands.entry(id).or_insert_with(new)
     }
 
@@ -291,10 +277,10 @@ impl Commands {
                 return Some(CommandMessage::Ready(ExecReady { version: VERSION, site, node, id, nonce }));
             }
         }
-        self.next_output(now).map(|(output, reply_to)| CommandMessage::Output(output, reply_to))
+        self.next_output(now).map(CommandMessage::Output)
     }
 
-    fn next_output(&mut self, now: Duration) -> Option<(ExecOutput, EncryptionKey)> {
+    fn next_output(&mut self, now: Duration) -> Option<ExecOutput> {
         let due = |(id, command): (&ExecId, &Command)| command.due().filter(|at| *at <= now).map(|_| id.clone());
         // In turn, so that a command that prints without pause does not hold up the others.
         let later = self.last.as_ref().and_then(|last| self.commands.iter().filter(|(id, _)| *id > last).find_map(due));
@@ -308,14 +294,13 @@ impl Commands {
             duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             omitted: command.spool.omitted(),
         });
-        let (number, reply_to) = (command.number, command.reply_to);
+        let number = command.number;
         (command.number, command.pause) = (number + 1, now + PAUSE);
         if end.is_some() {
             self.commands.remove(&id);
         }
         self.last = Some(id.clone());
-        let (site, node) = (self.site.clone(), self.node.clone());
-        Some((ExecOutput { version: VERSION, site, node, id, number, pieces, end }, reply_to))
+        Some(ExecOutput { version: VERSION, site: self.site.clone(), node: self.node.clone(), id, number, pieces, end })
     }
 
     /// Whether there is a connection: then commands wait until their output has been taken; else the middle of it is dropped. What waits

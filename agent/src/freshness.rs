@@ -2,7 +2,7 @@
 //! what was signed before.
 //!
 //! In: heartbeats whose signature was verified, and the time. Out: what to report once none has come for a while that is later than all
-//! before; and a file, by which `groundplan-agent --check` finds the same without the broker.
+//! before; the key that the planners announce in them; and a file, by which `groundplan-agent --check` finds the same without the broker.
 
 use std::{
     fs, io,
@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use groundplan_protocol::{duration::Span, presence::Heartbeat, time::Now};
+use groundplan_protocol::{duration::Span, encryption::EncryptionKey, presence::Heartbeat, time::Now};
 use serde::{Deserialize, Serialize};
 
 use crate::private;
@@ -27,6 +27,12 @@ struct Heard {
     heard_ms: u64,
     /// The planner's term.
     term: u64,
+    /// The key to encrypt to planners with.
+    #[serde(default)]
+    key: Option<EncryptionKey>,
+    /// When it was announced, by the planner's clock: an earlier key does not come back.
+    #[serde(default)]
+    key_ms: u64,
 }
 
 /// What an agent knows of the planners' heartbeats.
@@ -56,14 +62,26 @@ impl Freshness {
     /// # Errors
     /// The file cannot be written; the heartbeat counts all the same.
     pub fn heard(&mut self, beat: &Heartbeat, now: Now) -> io::Result<bool> {
+        // Whatever the time is here: without the key nothing could be reported, a wrong clock included.
+        let known = self.last.key;
+        if beat.encryption_key.is_some() && beat.at_ms > self.last.key_ms {
+            (self.last.key, self.last.key_ms) = (beat.encryption_key, beat.at_ms);
+        }
         let late = now.wall_ms.saturating_sub(beat.at_ms);
-        if beat.at_ms <= self.last.at_ms || u128::from(late) > self.silence.as_millis() {
+        let fresh = beat.at_ms > self.last.at_ms && u128::from(late) <= self.silence.as_millis();
+        if fresh {
+            (self.last.at_ms, self.last.heard_ms, self.last.term) = (beat.at_ms, now.wall_ms, beat.term);
+            self.since = now.mono;
+        } else if self.last.key == known {
             return Ok(false);
         }
-        self.last = Heard { at_ms: beat.at_ms, heard_ms: now.wall_ms, term: beat.term };
-        self.since = now.mono;
-        let changes = std::mem::take(&mut self.silent);
+        let changes = fresh && std::mem::take(&mut self.silent);
         private::replace(&self.path, &serde_json::to_vec(&self.last).unwrap_or_default()).map(|()| changes)
+    }
+
+    /// The key to encrypt to planners with, once one has announced it.
+    pub fn encryption_key(&self) -> Option<EncryptionKey> {
+        self.last.key
     }
 
     /// When silence is to be reported, by the monotonic clock.
@@ -105,15 +123,38 @@ pub fn check(state_dir: &Path, silence: Duration, now_ms: u64) -> Result<String,
 
 #[cfg(test)]
 mod tests {
+    use groundplan_protocol::envelope::SigningKey;
+
     use super::*;
+
+    fn beat(s: u64, encryption_key: Option<EncryptionKey>) -> Heartbeat {
+        let site = "s".parse().unwrap();
+        Heartbeat { version: 1, site, term: 2, at_ms: (1_000_000 + s) * 1000, encryption_key }
+    }
+
+    #[test]
+    fn the_key_announced_last_counts_also_by_a_wrong_clock_and_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let [one, other] = [1, 2].map(|seed| SigningKey::from_seed([seed; 32]).decryption().public());
+        let ahead = Now { mono: Duration::ZERO, wall_ms: u64::MAX / 2 };
+        let open = || Freshness::open(dir.path(), Duration::from_secs(300), ahead);
+        let mut fresh = open();
+        assert_eq!(fresh.encryption_key(), None);
+        assert!(!fresh.heard(&beat(100, Some(one)), ahead).unwrap());
+        assert_eq!((fresh.encryption_key(), open().encryption_key()), (Some(one), Some(one)));
+        fresh.heard(&beat(200, Some(other)), ahead).unwrap();
+        // What was announced before comes again, and a planner of before announces none.
+        fresh.heard(&beat(100, Some(one)), ahead).unwrap();
+        fresh.heard(&beat(300, None), ahead).unwrap();
+        assert_eq!((fresh.encryption_key(), open().encryption_key()), (Some(other), Some(other)));
+    }
 
     #[test]
     fn only_later_and_timely_ones_count() {
         let dir = tempfile::tempdir().unwrap();
         let silence = Duration::from_secs(300);
         let now = |s: u64| Now { mono: Duration::from_secs(s), wall_ms: (1_000_000 + s) * 1000 };
-        let beat =
-            |s: u64| Heartbeat { version: 1, site: "s".parse().unwrap(), term: 2, at_ms: (1_000_000 + s) * 1000 };
+        let beat = |s: u64| beat(s, None);
         assert!(check(dir.path(), silence, now(0).wall_ms).unwrap_err().contains("no planner was heard"));
         let mut fresh = Freshness::open(dir.path(), silence, now(0));
         assert_eq!((fresh.deadline(), fresh.trouble()), (Some(silence), None));

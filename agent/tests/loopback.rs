@@ -8,7 +8,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::Path,
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use groundplan_protocol::{
@@ -21,7 +21,7 @@ use groundplan_protocol::{
     envelope::{Message, PublicKey, SigningKey, open, open_for, seal, seal_for},
     ids::{CommitId, Generation, LedgerId, NodeId, Sequence, SiteName},
     plan::{NodePlan, PlanOffer, PlanText, PlannedTask, TaskSpec},
-    presence::Presence,
+    presence::{Heartbeat, Presence},
     report::{Ack, Outcome, ReportBatch},
     state::{NodeState, Phase},
     topic::{NodeTopic, Topic, prefix},
@@ -225,6 +225,11 @@ async fn a_plan_is_applied_and_reported() {
         events,
     };
 
+    let at_ms = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis() as u64;
+    let encryption_key = Some(planner.key.decryption().public());
+    let beat = Heartbeat { version: VERSION, site: planner.site.clone(), term: 1, at_ms, encryption_key };
+    let (topic, beat) = (Topic::Heartbeat.name(&planner.site), seal(&planner.key, &beat));
+    planner.client.try_publish(topic, QoS::AtLeastOnce, true, beat).unwrap();
     let mut child = Owned(agent().arg("--exit-with-parent").stdin(Stdio::piped()).spawn().unwrap());
     let idle = planner.wait::<NodeState>(NodeTopic::State, b"", |_| true).await;
     assert_eq!((idle.generation, idle.phase), (Generation(0), Phase::Idle));

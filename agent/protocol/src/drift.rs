@@ -87,6 +87,7 @@ pub struct DriftReport {
 
 impl Message for DriftReport {
     const TYPE: &'static str = "application/vnd.groundplan.drift+json";
+    const ENCRYPTED: bool = true;
     fn version(&self) -> u32 {
         self.version
     }

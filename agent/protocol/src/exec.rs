@@ -15,7 +15,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     duration::Span,
-    encryption::EncryptionKey,
     envelope::Message,
     ids::{ExecId, NodeId, Nonce, SessionId, SiteName},
     kinds::Run,
@@ -41,8 +40,6 @@ pub struct Exec {
     pub node: NodeId,
     /// Id of the command: the same on all its nodes, and never used again.
     pub id: ExecId,
-    /// The key to encrypt the output to.
-    pub reply_to: EncryptionKey,
     /// What the agent is to do.
     pub order: Order,
 }

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    encryption::EncryptionKey,
     envelope::Message,
     ids::{Generation, InstanceId, LedgerId, NodeId, Nonce, SessionId, SiteName},
 };
@@ -147,6 +148,9 @@ pub struct Heartbeat {
     pub term: u64,
     /// When it was sent, by the planner's clock, in milliseconds since the Unix epoch.
     pub at_ms: u64,
+    /// The key to encrypt to the planners of the site with. Without it agents send no report and no output.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption_key: Option<EncryptionKey>,
 }
 
 /// How often the planner that plans sends one.

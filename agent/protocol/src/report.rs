@@ -47,6 +47,7 @@ pub struct ReportBatch {
 
 impl Message for ReportBatch {
     const TYPE: &'static str = "application/vnd.groundplan.report+json";
+    const ENCRYPTED: bool = true;
     fn version(&self) -> u32 {
         self.version
     }

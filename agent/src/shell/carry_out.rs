@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use groundplan_protocol::{
     VERSION,
     blob::{self, Want},
-    envelope::seal,
+    envelope::{seal, seal_for},
     ids::{Generation, Sequence},
     plan::PlanBody,
     report::ReportBatch,
@@ -187,6 +187,7 @@ impl Shell {
 
     /// Sends stored reports, as many as the connection takes.
     pub(super) fn send_reports(&mut self) -> Result<(), ShellError> {
+        let Some(planners) = self.freshness.encryption_key() else { return Ok(()) };
         while (self.cursor.next <= self.cursor.to || self.cursor.announce) && self.outlet.takes_reports() {
             let stored = self.ledger.reports(self.cursor.next, self.cursor.to, BATCH, BATCH_BYTES)?;
             if stored.is_empty() && !self.cursor.announce {
@@ -208,7 +209,7 @@ impl Shell {
                 last: self.machine.last_report(),
                 acked: self.machine.acked_report(),
             };
-            let payload = seal(&self.config.key, &batch);
+            let Ok(payload) = seal_for(&self.config.key, &planners, &batch) else { break };
             if !self.outlet.reports(&self.topics.report, payload, self.clock.now().mono) {
                 break;
             }
@@ -222,11 +223,11 @@ impl Shell {
     pub(super) fn send_output(&mut self) {
         let now = self.clock.now().mono;
         self.commands.expire(self.clock.since_boot());
-        while self.outlet.takes_output() {
+        while let Some(planners) = self.freshness.encryption_key().filter(|_| self.outlet.takes_output()) {
             let Some(message) = self.commands.next(now) else { break };
-            match message.seal(&self.config.key) {
-                Some(payload) => self.outlet.output(payload),
-                None => log::warn("a planner's order names a key that no output can be encrypted to"),
+            match message.seal(&self.config.key, &planners) {
+                Ok(payload) => self.outlet.output(payload),
+                Err(_) => log::warn("a command's output cannot be encrypted to the key that the planner announces"),
             }
         }
         self.outlet.pump(now);
@@ -234,7 +235,8 @@ impl Shell {
 
     /// When there is output to send and a connection that takes it, or a command waits no longer for its go, by the monotonic clock.
     pub(super) fn output_due(&self) -> Option<Duration> {
-        let output = self.commands.due().filter(|_| self.outlet.takes_output());
+        let takes = self.outlet.takes_output() && self.freshness.encryption_key().is_some();
+        let output = self.commands.due().filter(|_| takes);
         let expiry = self.commands.expires_in(self.clock.since_boot()).map(|span| self.clock.now().mono + span);
         output.into_iter().chain(expiry).min()
     }

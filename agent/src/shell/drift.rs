@@ -10,7 +10,7 @@ use groundplan_protocol::{
     blob::Content,
     digest::Fingerprint,
     drift::{CheckRequest, DriftReport},
-    envelope::seal,
+    envelope::seal_for,
 };
 
 use super::{drift_checks::Ended, state::Shell};
@@ -83,13 +83,13 @@ impl Shell {
         self.drift.monitor.checked(check, result, same.then_some(fingerprint));
     }
 
-    /// Publishes the findings, without content or without differences if they would exceed the largest message.
+    /// Publishes the findings.
     fn publish_drift(&mut self, findings: Findings) {
         if !findings.drifted.is_empty() {
             let (drifted, checked) = (findings.drifted.len(), findings.checked);
             log::info(format_args!("{drifted} of {checked} tasks have drifted from what was applied"));
         }
-        let mut report = DriftReport {
+        let report = DriftReport {
             version: VERSION,
             site: self.config.site.clone(),
             node: self.config.node.clone(),
@@ -104,19 +104,39 @@ impl Shell {
             drifted: findings.drifted,
             failed: findings.failed,
         };
-        if self.outlet.drift(seal(&self.config.key, &report)) {
+        self.send_drift(report);
+    }
+
+    /// Sends the last report that waited for the planners' key, if there is one by now.
+    pub(super) fn send_unsent_drift(&mut self) {
+        if let Some(report) = self.drift.unsent.take() {
+            self.send_drift(*report);
+        }
+    }
+
+    /// Sends a report, without content or without differences if it would exceed the largest message.
+    fn send_drift(&mut self, mut report: DriftReport) {
+        let Some(planners) = self.freshness.encryption_key() else {
+            self.drift.unsent = Some(Box::new(report));
+            return;
+        };
+        let mut fits = |report: &DriftReport| {
+            let sealed = seal_for(&self.config.key, &planners, report);
+            sealed.is_ok_and(|sealed| self.outlet.drift(sealed))
+        };
+        if fits(&report) {
             return;
         }
         log::warn("the drift report is too large for one message; leaving out content");
         let differences = report.drifted.values_mut().flat_map(|drifted| &mut drifted.differences);
         differences.filter_map(|difference| difference.content.as_mut()).for_each(Content::replace_by_name);
-        if self.outlet.drift(seal(&self.config.key, &report)) {
+        if fits(&report) {
             return;
         }
         log::warn("the drift report is still too large; leaving out the differences");
         report.drifted.values_mut().for_each(|drifted| drifted.differences.clear());
         report.failed.values_mut().for_each(|reason| "see the agent's log".clone_into(reason));
-        if !self.outlet.drift(seal(&self.config.key, &report)) {
+        if !fits(&report) {
             log::warn("the drift report is still too large, and is not sent");
         }
     }

@@ -4,6 +4,7 @@ use std::pin::Pin;
 
 use groundplan_protocol::{
     digest::Fingerprint,
+    drift::DriftReport,
     ids::{NodeId, TaskId},
     time::Now,
 };
@@ -31,11 +32,18 @@ pub(super) struct DriftChecks {
     pub(super) monitor: DriftMonitor,
     checks: JoinSet<Ended>,
     pub(super) canceller: Canceller,
+    /// A report that cannot be sent before a planner has announced the key to encrypt to it with.
+    pub(super) unsent: Option<Box<DriftReport>>,
 }
 
 impl DriftChecks {
     pub(super) fn new(node: &NodeId, now: Now) -> Self {
-        Self { monitor: DriftMonitor::new(node, now), checks: JoinSet::new(), canceller: Canceller::new() }
+        Self {
+            monitor: DriftMonitor::new(node, now),
+            checks: JoinSet::new(),
+            canceller: Canceller::new(),
+            unsent: None,
+        }
     }
 
     /// Runs a check beside the loop.

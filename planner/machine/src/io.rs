@@ -43,14 +43,12 @@ pub struct Settings {
     pub strangers: usize,
     /// Drawn at random for this process: nonces are made from it.
     pub seed: [u8; 16],
-    /// The key that agents encrypt to this planner with, and to all others of the site.
-    pub reply_to: EncryptionKey,
 }
 
 impl Settings {
-    /// The usual ones, with this seed and key.
-    pub fn new(seed: [u8; 16], reply_to: EncryptionKey) -> Self {
-        Self { strangers: 1000, seed, reply_to }
+    /// The usual ones, with this seed.
+    pub fn new(seed: [u8; 16]) -> Self {
+        Self { strangers: 1000, seed }
     }
 }
 

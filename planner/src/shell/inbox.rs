@@ -278,7 +278,7 @@ pub(super) async fn run(
 
 /// Makes sense of one message.
 fn open(verifier: &Verifier, topic: &str, payload: &[u8]) -> Incoming {
-    let Verifier { site, planner_key, decryption, keys } = verifier;
+    let Verifier { site, planner_key, .. } = verifier;
     match Topic::parse(site, topic) {
         // A cleared retained message, such as an operator's or a test's.
         Some(_) if payload.is_empty() => Incoming::Empty,
@@ -295,23 +295,18 @@ fn open(verifier: &Verifier, topic: &str, payload: &[u8]) -> Incoming {
             }
         },
         Some(Topic::Node(node, topic)) => match topic {
-            NodeTopic::State => of_node(keys, site, node, payload, envelope::open, |m| {
-                NodeMessage::State(Box::new(proven(m, planner_key)))
-            }),
-            NodeTopic::Report => of_node(keys, site, node, payload, envelope::open, NodeMessage::Reports),
-            NodeTopic::Presence => of_node(keys, site, node, payload, envelope::open, NodeMessage::Presence),
-            NodeTopic::Drift => of_node(keys, site, node, payload, envelope::open, NodeMessage::Drift),
-            NodeTopic::Output => {
-                let decrypt = |bytes: &[u8], keys: &[PublicKey], site: &SiteName| {
-                    envelope::open_for(bytes, keys, site, decryption)
-                };
-                match of_node(keys, site, node.clone(), payload, decrypt, NodeMessage::Output) {
-                    // Not of that type: it may be of the other.
-                    Incoming::Foreign => of_node(keys, site, node, payload, envelope::open, NodeMessage::Ready),
-                    output => output,
-                }
+            NodeTopic::State => {
+                of_node(verifier, node, payload, |m| NodeMessage::State(Box::new(proven(m, planner_key))))
             }
-            NodeTopic::Want => of_node(keys, site, node, payload, envelope::open, NodeMessage::Want),
+            NodeTopic::Report => of_node(verifier, node, payload, NodeMessage::Reports),
+            NodeTopic::Presence => of_node(verifier, node, payload, NodeMessage::Presence),
+            NodeTopic::Drift => of_node(verifier, node, payload, NodeMessage::Drift),
+            NodeTopic::Output => match of_node(verifier, node.clone(), payload, NodeMessage::Output) {
+                // Not of that type: it may be of the other.
+                Incoming::Foreign => of_node(verifier, node, payload, NodeMessage::Ready),
+                output => output,
+            },
+            NodeTopic::Want => of_node(verifier, node, payload, NodeMessage::Want),
             _ => Incoming::Foreign,
         },
         _ => Incoming::Foreign,
@@ -354,16 +349,19 @@ from_node!(
 );
 
 fn of_node<M: FromNode>(
-    keys: &Keys,
-    site: &SiteName,
+    verifier: &Verifier,
     node: NodeId,
     payload: &[u8],
-    open: impl FnOnce(&[u8], &[PublicKey], &SiteName) -> Result<M, OpenError>,
     wrap: impl FnOnce(M) -> NodeMessage,
 ) -> Incoming {
+    let Verifier { site, decryption, keys, .. } = verifier;
+    let open = |key: PublicKey| match M::ENCRYPTED {
+        true => envelope::open_for::<M>(payload, &[key], site, decryption),
+        false => envelope::open::<M>(payload, &[key], site),
+    };
     let (key, declared) = keys.find(&node);
     let (reason, hint) = match key {
-        Ok(Some(key)) => match open(payload, &[key], site) {
+        Ok(Some(key)) => match open(key) {
             // The topic has chosen the key; what is signed must name the same node.
             Ok(mut message) if *message.node() == node => match message.bound() {
                 Ok(()) => return Incoming::Node(node, wrap(message)),

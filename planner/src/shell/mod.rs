@@ -187,7 +187,7 @@ impl Shell {
         let now = Now { mono: Duration::ZERO, wall_ms: wall_ms() };
         stored.meta.generation = stored.meta.generation.max(config.generation);
         Self {
-            machine: Machine::restore(&Settings::new(seed, key.decryption().public()), stored, now),
+            machine: Machine::restore(&Settings::new(seed), stored, now),
             config,
             key,
             planner,

@@ -98,7 +98,8 @@ fn publish(site: &SiteName, key: &SigningKey, store: &Reader, transport: &Transp
             transport.publish_urgent(Topic::Planner.name(site), envelope::seal(key, &presence), retain);
         }
         Message::Heartbeat(term) => {
-            let beat = Heartbeat { version: VERSION, site: site.clone(), term, at_ms: wall_ms() };
+            let encryption_key = Some(key.decryption().public());
+            let beat = Heartbeat { version: VERSION, site: site.clone(), term, at_ms: wall_ms(), encryption_key };
             transport.publish(Topic::Heartbeat.name(site), envelope::seal(key, &beat), true);
         }
         // It may be newer than when this was queued: then it is published twice, which does no harm.

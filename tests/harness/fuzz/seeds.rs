@@ -317,7 +317,7 @@ const MESSAGES: [(&str, &str); 20] = [
     ),
     (
         "offer-blob",
-        r#"{"version":1,"site":"lab","node":"n0","generation":7,"body":{"blob":{"sha256":"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","size":5000000}},"issued_ms":1790000000000,"not_after_ms":1790600000000,"receipt":{"plan":"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","term":2,"signature":"AAAA"}}"#,
+        r#"{"version":1,"site":"lab","node":"n0","generation":7,"body":{"blob":{"sha256":"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","size":5000000}},"keys":{"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855":"AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE="},"issued_ms":1790000000000,"not_after_ms":1790600000000,"receipt":{"plan":"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","term":2,"signature":"AAAA"}}"#,
     ),
     (
         "gates",
@@ -333,7 +333,10 @@ const MESSAGES: [(&str, &str); 20] = [
         "offer-inline",
         r#"{"version":1,"site":"lab","node":"n0","generation":7,"body":{"inline":{"version":1,"site":"lab","node":"n0","generation":7,"commit":"0000000000000000000000000000000000000000","ledger":"0123456789abcdef0123456789abcdef","tasks":[]}},"issued_ms":1,"not_after_ms":2,"receipt":{"plan":"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","term":2,"signature":"AAAA"}}"#,
     ),
-    ("heartbeat", r#"{"version":1,"site":"lab","term":2,"at_ms":1790000000000}"#),
+    (
+        "heartbeat",
+        r#"{"version":1,"site":"lab","term":2,"at_ms":1790000000000,"encryption_key":"x25519:AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE="}"#,
+    ),
     ("exec-stop", r#"{"version":1,"site":"lab","node":"n0","id":"01234567","order":"stop"}"#),
     (
         "presence",
@@ -341,7 +344,7 @@ const MESSAGES: [(&str, &str); 20] = [
     ),
     (
         "state",
-        r#"{"version":1,"site":"lab","node":"n0","ledger":"0123456789abcdef0123456789abcdef","revision":4,"generation":7,"commit":"0000000000000000000000000000000000000000","phase":"idle","sequence":9,"applied":{"s.t":{"fingerprint":"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","inputs":{"a":"b"},"on_remove":"keep"}},"running":["s.u"],"obligations":{"s.t":{"effect":"restart","fired":true,"open":[{"gate":"s.x@n1"}]}},"facts":{"os":{"id":"debian"},"cpus":4},"exports":{"s.e":"1.2.3.4"},"found":{"total":1,"bytes":5,"first":[{"claim":"path:/etc/motd","what":"a file","size":5}]},"degraded":{"s.p":"ended"},"agent":"0.1.0","refused":{"topic":"plan","generation":6,"reason":"old","at_ms":1},"ignored":2}"#,
+        r#"{"version":1,"site":"lab","node":"n0","ledger":"0123456789abcdef0123456789abcdef","revision":4,"generation":7,"commit":"0000000000000000000000000000000000000000","phase":"idle","sequence":9,"applied":{"s.t":{"fingerprint":"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","inputs":{"a":"b"},"on_remove":"keep"}},"running":["s.u"],"obligations":{"s.t":{"effect":"restart","fired":true,"open":[{"gate":"s.x@n1"}]}},"facts":{"os":{"id":"debian"},"cpus":4},"exports":{"s.e":"1.2.3.4"},"found":{"total":1,"bytes":5,"first":[{"claim":"path:/etc/motd","what":"a file","size":5}]},"degraded":{"s.p":"ended"},"agent":"0.1.0","encryption_key":"x25519:AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=","refused":{"topic":"plan","generation":6,"reason":"old","at_ms":1},"ignored":2}"#,
     ),
     (
         "report",

@@ -296,7 +296,6 @@ fn an_agent_that_does_not_answer_is_reported_and_runs_nothing_later(kind: Kind) 
             site: SiteName::new(SITE).expect("a site"),
             node: NodeId::new("n1").expect("a node"),
             id: ExecId::new(id).expect("an id"),
-            reply_to: Fleet::planner_key().decryption().public(),
             order: Order::Run(Box::new(run)),
         };
         let topic = format!("groundplan/1/{SITE}/node/n1/exec");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use groundplan_protocol::{
     VERSION,
-    envelope::seal,
+    envelope::{seal, seal_for},
     ids::{Generation, LedgerId, NodeId, Sequence, SiteName},
     limits::REASON_LIMIT,
     presence::Presence,
@@ -134,7 +134,8 @@ fn what_a_node_reports_is_cut_and_escaped_or_refused() {
         last: Sequence(1),
         acked: Sequence(0),
     };
-    send(&fleet, "report", seal(&key, &batch));
+    let planners = Fleet::planner_key().decryption().public();
+    send(&fleet, "report", seal_for(&key, &planners, &batch).expect("a key that can be encrypted to"));
 
     // It contradicts itself two hundred times, each time with another text.
     for n in 0..200 {

@@ -9,7 +9,7 @@ use groundplan_protocol::{
     VERSION,
     digest::{Digest, Fingerprint},
     effect::Action,
-    envelope::{open_for, seal},
+    envelope::{open_for, seal, seal_for},
     ids::{Generation, LedgerId, NodeId, Sequence, SiteName, TaskId},
     plan::{NodePlan, PlanBody, PlanOffer},
     report::{Outcome, ReportBatch, TaskReport},
@@ -113,7 +113,9 @@ impl Thief {
             last: Sequence(self.sequence),
             acked: Sequence(0),
         };
-        self.publish("report", seal(&Fleet::node_key("n2"), &batch), false).await;
+        let planners = Fleet::planner_key().decryption().public();
+        let batch = seal_for(&Fleet::node_key("n2"), &planners, &batch).expect("a key that can be encrypted to");
+        self.publish("report", batch, false).await;
         for task in plan.tasks {
             let applied = Applied {
                 fingerprint: Fingerprint(Digest::of(format!("other {}", self.revision).as_bytes())),

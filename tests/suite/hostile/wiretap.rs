@@ -1,6 +1,9 @@
 //! Whoever reads all that crosses the broker learns no content: not of files, not of commands, not of what commands print.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    fs,
+    sync::{Arc, Mutex},
+};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use groundplan_tests::{
@@ -11,13 +14,15 @@ use groundplan_tests::{
 use serde_json::Value;
 
 /// What must not be read on the way.
-const SECRETS: [&str; 6] = [
+const SECRETS: [&str; 8] = [
     "planted-in-a-file",
     "planted-in-a-chunk",
     "planted-in-env",
     "planted-in-a-line",
     "planted-in-order",
     "planted-in-output",
+    "printed-by-a-task",
+    "planted-by-drift",
 ];
 
 /// What is said in clear: by it the test knows that it would find the others.
@@ -55,12 +60,16 @@ id = "file"
 file = {{ path = "/secret", content = "planted-in-a-file", mode = "0600" }}
 
 [[task]]
+id = "open"
+file = {{ path = "/open", content = "for all to read", mode = "0644" }}
+
+[[task]]
 id = "large"
 file = {{ path = "/large", source = "large", mode = "0600" }}
 
 [[task]]
 id = "command"
-command = {{ run = ": planted-in-a-line; echo ran > $ROOT/ran", env = {{ PASSWORD = "planted-in-env" }}, creates = "/ran" }}
+command = {{ run = ": planted-in-a-line; echo printed-by-a-task | tee $ROOT/ran", env = {{ PASSWORD = "planted-in-env" }}, creates = "/ran" }}
 
 [[task]]
 id = "said"
@@ -98,6 +107,11 @@ export = {{ value = "{SAID}" }}
         "{output:?}"
     );
 
+    // Others may read this file on the node, and so the report of a drift check has its content.
+    fs::write(fleet.root("n1").join("open"), "planted-by-drift").expect("a file of the node");
+    let drift = fleet.text("one", &["drift", "--on", "n1"]);
+    assert!(drift.contains("planted-by-drift"), "{drift}");
+
     let taken = taken.lock().expect("the test has not failed");
     let mut leaks = Vec::new();
     let mut said = false;
@@ -112,7 +126,7 @@ export = {{ value = "{SAID}" }}
     leaks.sort();
     leaks.dedup();
     assert!(leaks.is_empty(), "{leaks:#?}");
-    for topic in ["/plan", "/exec", "/output"] {
+    for topic in ["/plan", "/exec", "/output", "/report", "/drift"] {
         assert!(taken.iter().any(|(of, _)| of.ends_with(topic)), "nothing came on {topic}");
     }
     assert!(taken.iter().any(|(of, _)| of.contains("/blob/")), "no chunk came");

@@ -4,8 +4,6 @@ use std::sync::Arc;
 
 use groundplan_protocol::{
     VERSION,
-    encryption::EncryptionKey,
-    envelope::SigningKey,
     exec::{Exec, ExecEnd, ExecOutcome, ExecOutput, Order, READY_LIMIT, RunOrder, Stream},
     ids::{ExecId, Nonce, SessionId},
     kinds::Run,
@@ -173,7 +171,7 @@ impl Bench {
 
     fn order_on(&mut self, session: &SessionId, id: u32, order: Order) {
         let (site, node) = ("lab".parse().unwrap(), "n0".parse().unwrap());
-        let exec = Exec { version: VERSION, site, node, id: exec_id(id), reply_to: reply_to(), order };
+        let exec = Exec { version: VERSION, site, node, id: exec_id(id), order };
         self.orders += 1;
         self.commands.take(exec, Some(session), &self.host, self.boot, nonce(self.orders));
     }
@@ -200,7 +198,7 @@ impl Bench {
     /// The next message, which has to be output.
     fn output(&mut self) -> ExecOutput {
         match self.commands.next(Duration::ZERO) {
-            Some(CommandMessage::Output(output, to)) if to == reply_to() => output,
+            Some(CommandMessage::Output(output)) => output,
             other => panic!("{other:?}"),
         }
     }
@@ -215,7 +213,7 @@ impl Bench {
         let mut messages = Vec::new();
         loop {
             while let Some(message) = self.commands.next(Duration::MAX / 2) {
-                if let CommandMessage::Output(output, _) = message {
+                if let CommandMessage::Output(output) = message {
                     messages.push(output);
                 }
             }
@@ -229,10 +227,6 @@ impl Bench {
 
 fn exec_id(id: u32) -> ExecId {
     ExecId::new(format!("{id:08x}")).unwrap()
-}
-
-fn reply_to() -> EncryptionKey {
-    SigningKey::from_seed([9; 32]).decryption().public()
 }
 
 fn nonce(number: u32) -> Nonce {

@@ -19,7 +19,6 @@ use std::{
 use groundplan_core::{Knowledge, desired::Elected};
 use groundplan_protocol::{
     VERSION,
-    encryption::EncryptionKey,
     ids::{Generation, InstanceId, NodeId, Nonce},
     presence::{HEARTBEAT, PlannerPresence},
     report::TaskReport,
@@ -54,8 +53,6 @@ pub struct Machine {
     drift: Drift,
     commands: Commands,
     leadership: Leadership,
-    /// The key that agents encrypt to this planner with.
-    reply_to: EncryptionKey,
     /// Whether there is a connection to the broker; if not, why.
     broker: Result<(), Option<String>>,
     /// Whether the connection was asked for.
@@ -103,7 +100,6 @@ impl Machine {
         Self {
             deployment: Deployment::new(active.map(|commit| commit.id.clone()), planned),
             leadership: Leadership::new(stored.meta.planner.clone(), stored.meta.term, settings.seed),
-            reply_to: settings.reply_to,
             commands: Commands::interrupted(stored.commands, now),
             meta: stored.meta,
             fleet,

@@ -117,7 +117,7 @@ impl Machine {
         if self.leadership.plans() || late {
             // A connected agent has announced its key a moment after its presence: the order is given again.
             let Some(key) = self.fleet.get(&node).and_then(Node::encryption_key) else { return };
-            let exec = Exec { version: VERSION, site, node, id, reply_to: self.reply_to, order };
+            let exec = Exec { version: VERSION, site, node, id, order };
             self.out.push(Effect::Publish(Message::Exec(exec, key, delivery)));
         }
     }

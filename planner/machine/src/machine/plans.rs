@@ -360,7 +360,7 @@ mod tests {
         stored.nodes.insert(node.clone(), StoredNode { belief, state, ..StoredNode::default() });
         stored.plans.insert(node, PlanNote { generation: Generation(3), asks: vec![1], id: Digest::of(b"{}") });
         let mut now = Now::default();
-        let mut machine = Machine::restore(&Settings::new([1; 16], key()), stored, now);
+        let mut machine = Machine::restore(&Settings::new([1; 16]), stored, now);
         machine.handle(Input::Connected { fresh: true }, now);
         for _ in 0..10 {
             now.mono = machine.deadline().max(now.mono);

@@ -36,8 +36,8 @@ pub(super) fn site() -> SiteName {
     SiteName::new("simulated").expect("a name")
 }
 
-/// The key of every node and planner: messages are handed on as they are.
-pub(super) fn encryption_key() -> EncryptionKey {
+/// The key of every node: messages are handed on as they are.
+fn encryption_key() -> EncryptionKey {
     static KEY: LazyLock<EncryptionKey> = LazyLock::new(|| SigningKey::from_seed([1; 32]).decryption().public());
     *KEY
 }

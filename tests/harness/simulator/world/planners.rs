@@ -27,7 +27,7 @@ use super::{
         sabotage::Sabotage,
     },
     Event, Owner, World,
-    agents::{encryption_key, site},
+    agents::site,
     network::short,
 };
 
@@ -71,7 +71,7 @@ impl World {
         let process = format!("{} {}", planner.name, planner.incarnation);
         let mut seed = [0; 16];
         seed.copy_from_slice(&Digest::of(process.as_bytes()).as_bytes()[..16]);
-        let machine = Machine::restore(&Settings::new(seed, encryption_key()), planner.disk.stored(), now);
+        let machine = Machine::restore(&Settings::new(seed), planner.disk.stored(), now);
         let name = planner.name.clone();
         self.note(|| format!("{name} starts"));
         self.check_restored(slot, &machine);

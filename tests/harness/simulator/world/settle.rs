@@ -22,7 +22,6 @@ use groundplan_protocol::{
 use super::{
     super::{broker::Client, process::Agent, record::links_of},
     Event, World,
-    agents::encryption_key,
 };
 
 /// The longest that a world may take to come to rest, in virtual time.
@@ -361,12 +360,8 @@ impl World {
 
     /// Store, ledgers and views agree, and nothing has grown.
     fn judge_books(&mut self, slot: usize, view: &View) {
-        let restored = Machine::restore(
-            &Settings::new([0; 16], encryption_key()),
-            self.planners[slot].disk.stored(),
-            self.clock(),
-        )
-        .view();
+        let restored =
+            Machine::restore(&Settings::new([0; 16]), self.planners[slot].disk.stored(), self.clock()).view();
         let Some(active) = &view.active else { return };
         for number in 0..self.agents.len() {
             let agent = &self.agents[number];
