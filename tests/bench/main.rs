@@ -8,6 +8,7 @@ mod commands;
 mod footprint;
 mod generate;
 mod latency;
+mod offers;
 mod planning;
 mod readers;
 mod table;
@@ -19,8 +20,9 @@ use table::{Row, Table};
 /// A benchmark: its name, what it measures, and how.
 type Bench = (&'static str, &'static str, fn() -> Vec<Row>);
 
-const ALL: [Bench; 6] = [
+const ALL: [Bench; 7] = [
     ("planning", "commit to plan, 1000 nodes and 1000 services, about 20 services a node", planning::run),
+    ("offers", "1000 plans bound, signed and encrypted, and taken again", offers::run),
     ("latency", "push to file in place on one node", latency::run),
     ("commands", "1000 trivial commands on each of 6 nodes, push to last result", commands::run),
     ("readers", "a chain of gates on two nodes, with and without a hundred clients that poll the status", readers::run),

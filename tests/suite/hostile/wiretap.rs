@@ -88,7 +88,7 @@ export = {{ value = "{SAID}" }}
     let mut fleet = Fleet::new(Kind::Mosquitto, &files);
     let between = Between::start(fleet.broker.address());
     fleet.broker.stand_in(between.address());
-    let taken: Arc<Mutex<Vec<(String, Vec<u8>)>>> = Arc::default();
+    let taken = Arc::new(Mutex::new(Vec::<(String, Vec<u8>)>::new()));
     let tap = taken.clone();
     between.judge(move |topic, payload| {
         tap.lock().expect("the test has not failed").push((topic.to_owned(), payload.to_vec()));
