@@ -6,7 +6,7 @@ use groundplan_tests::binaries;
 
 /// Largest size, in bytes. The target is 4 MB with glibc, which is missed since there are kinds for everything on a
 /// host, see docs/benchmarks.md; this limit makes growth visible.
-const LARGEST: u64 = 6_100_000;
+const LARGEST: u64 = 6_150_000;
 
 fn run(program: &str, path: &str) -> String {
     let output =
