@@ -23,7 +23,7 @@ make() {
     rpmbuild --quiet -bb --define '_topdir /srv/build' --define '_rpmdir /srv/repo' /srv/$1.spec
 }
 index() { createrepo_c --quiet /srv/repo; }
-printf '[local]\nname=local\nbaseurl=file:///srv/repo\nenabled=1\ngpgcheck=0\nmetadata_expire=0\n' > /etc/yum.repos.d/local.repo
+printf '[local]\nname=local\nbaseurl=file:///srv/repo\nenabled=1\ngpgcheck=0\n' > /etc/yum.repos.d/local.repo
 cp /etc/yum.repos.d/local.repo /etc/zypp/repos.d/local.repo
 [ ! -e /etc/dnf/plugins/local.conf ] || sed -i 's/enabled = true/enabled = false/' /etc/dnf/plugins/local.conf
 "#;
