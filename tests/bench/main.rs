@@ -11,6 +11,7 @@ mod latency;
 mod offers;
 mod planning;
 mod readers;
+mod rollout;
 mod table;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -20,9 +21,14 @@ use table::{Row, Table};
 /// A benchmark: its name, what it measures, and how.
 type Bench = (&'static str, &'static str, fn() -> Vec<Row>);
 
-const ALL: [Bench; 7] = [
+const ALL: [Bench; 8] = [
     ("planning", "commit to plan, 1000 nodes and 1000 services, about 20 services a node", planning::run),
     ("offers", "1000 plans bound, signed and encrypted, and taken again", offers::run),
+    (
+        "rollout",
+        "rollouts of 300, 1000 and 3000 nodes inside the planner's machine, plain, with a barrier and with turns",
+        rollout::run,
+    ),
     ("latency", "push to file in place on one node", latency::run),
     ("commands", "1000 trivial commands on each of 6 nodes, push to last result", commands::run),
     ("readers", "a chain of gates on two nodes, with and without a hundred clients that poll the status", readers::run),
