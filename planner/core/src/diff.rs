@@ -64,6 +64,8 @@ pub(crate) struct Diff<'a> {
     pub(crate) known: Vec<Option<&'a NodeApplied>>,
     /// Whether it is parked, by node number: nothing on another node waits for it.
     parked: Vec<bool>,
+    /// See [`Self::has_unknown`], which is asked for every vertex.
+    has_unknown: bool,
     /// The first vertex of each task, and the number of vertices at the end.
     pub(crate) first: Vec<u32>,
     /// By vertex: its node.
@@ -116,6 +118,7 @@ impl<'a> Diff<'a> {
             applied,
             known: known(desired, applied),
             parked: parked(desired, policy),
+            has_unknown: false,
             change: vec![Change::LeftOut; node_of.len()],
             before: vec![None; node_of.len()],
             edges: tasks.iter().map(|task| Arc::new(desired.declared_edges(task))).collect(),
@@ -129,6 +132,7 @@ impl<'a> Diff<'a> {
             mixed,
             checks: HashMap::new(),
         };
+        diff.has_unknown = !diff.mixed.is_empty() || diff.unheard().next().is_some();
         diff.compare(&policy.forget);
         diff.mark_checks(&policy.check);
         diff
@@ -166,7 +170,7 @@ impl<'a> Diff<'a> {
 
     /// Whether anything may have to wait for an unknown value: an instance is pending, or a node has never reported.
     pub(crate) fn has_unknown(&self) -> bool {
-        !self.mixed.is_empty() || self.unheard().next().is_some()
+        self.has_unknown
     }
 
     /// Whether a node is parked: nothing on another node waits for it, or is triggered from there.

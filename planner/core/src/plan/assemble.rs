@@ -6,7 +6,7 @@
 //! `before/service.task` (what a removal waits for), `export/service.task@node`, `rolling/service.task@node`, `unknown`.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -21,7 +21,7 @@ use super::{
     contract::Contraction,
     model::{Gate, NodePart, Plan, PlanTask, PlannedAction},
     pending::{self, HeldBack, Waits},
-    removal::{Extent, Group, Item, Removals, goes_before_siblings, same_service},
+    removal::{Extent, Group, Item, Removals, SharedItems, goes_before_siblings, same_service},
 };
 use crate::{
     desired::{NodeIx, Resolved, Scope},
@@ -66,8 +66,12 @@ struct Assembler<'g, 'a> {
     gates: BTreeMap<GateId, Gate>,
     /// By task: its barrier's gate, once one is needed.
     barriers: Vec<Option<GateId>>,
+    /// By removed task: the gate of all its instances that others wait for, once one is needed; none if there are no such instances.
+    removed_barriers: HashMap<u32, Option<GateId>>,
     /// What waits for unknown values, itself or through what it comes after.
     held: HashSet<InstanceId>,
+    /// By gate: whether it stands for any of those. All that a gate stands for is decided before what waits there.
+    held_gates: HashMap<GateId, bool>,
     /// Removals that are not held back, because what makes the values known waits for them.
     released: &'g HashSet<InstanceId>,
     /// The edges of removed tasks.
@@ -101,7 +105,9 @@ fn attempt(graph: &RestartGraph<'_>, released: &HashSet<InstanceId>) -> Plan {
         parts: vec![NodePart::default(); diff.known.len()],
         gates: BTreeMap::new(),
         barriers: vec![None; diff.edges.len()],
+        removed_barriers: HashMap::new(),
         held: HashSet::new(),
+        held_gates: HashMap::new(),
         released,
         no_edges: Arc::default(),
     };
@@ -224,7 +230,7 @@ impl Assembler<'_, '_> {
         let diff = self.diff;
         let removed = group.removed;
         let task = &diff.removed[removed as usize];
-        let shared: Vec<Item> = self.removals.everywhere(group).to_vec();
+        let shared = SharedItems::new(&self.removals, group, diff, |item| self.is_free(item));
         let id_of = |v: &u32| diff.desired.graph.tasks[diff.first.partition_point(|first| first <= v) - 1].id.clone();
         for (node, applied) in task.instances.iter().filter(|(node, _)| Group::of(self.graph, removed, *node) == group)
         {
@@ -295,8 +301,13 @@ impl Assembler<'_, '_> {
         }
     }
 
+    /// Whether an item waits for no unknown value.
+    fn is_free(&self, item: Item) -> bool {
+        self.held.is_empty() || !self.held.contains(&self.instance(item))
+    }
+
     /// What the removal of an instance waits for, and which unknown values hold it back. `shared` is what all of its group wait for.
-    fn removal_links(&mut self, group: Group, node: NodeIx, shared: &[Item]) -> (Links, Waits) {
+    fn removal_links(&mut self, group: Group, node: NodeIx, shared: &SharedItems) -> (Links, Waits) {
         let (removed, at) = (group.removed, &self.diff.desired.nodes[node.0 as usize]);
         let task = self.diff.removed[removed as usize].id;
         // What is left to one group to wait for may be another's, so each has a gate of its own.
@@ -307,24 +318,19 @@ impl Assembler<'_, '_> {
         let mut links = Links::default();
         let owns = group.extent != Extent::Whole && !self.diff.claims(removed, node).is_empty();
         let mut waits_for = self.held_back.of_removal(removed, node, owns);
-        // Nothing waits for what is on a parked node but the node itself.
-        let parked = |item: &Item| self.diff.is_parked(self.node(*item));
-        let (own, shared): (Vec<Item>, Vec<Item>) = shared.iter().partition(|item| parked(item));
-        let own = own.into_iter().filter(|item| self.node(*item) == node);
-        let single = self.removals.on(group, node).filter(|item| self.node(*item) == node || !parked(item));
-        let mut single: Vec<Item> = single.chain(own).collect();
-        let mut everywhere = shared.clone();
-        let is_free = |item: &Item| self.held.is_empty() || !self.held.contains(&self.instance(*item));
-        let is_held = !waits_for.is_empty() || !single.iter().chain(&shared).all(is_free);
-        if is_held && self.released.contains(&task.at(at)) {
+        let single = self.removals.on(group, node).filter(|item| self.diff.is_waited_for(self.node(*item), node));
+        let mut single: Vec<Item> = single.chain(shared.own.get(&node).into_iter().flatten().copied()).collect();
+        let mut everywhere = &shared.all;
+        let all_free = shared.free.len() == shared.all.len() && single.iter().all(|item| self.is_free(*item));
+        if (!waits_for.is_empty() || !all_free) && self.released.contains(&task.at(at)) {
             waits_for = Waits::default();
-            single.retain(is_free);
-            everywhere.retain(is_free);
+            single.retain(|item| self.is_free(*item));
+            everywhere = &shared.free;
         }
         // Dependents of all instances: one gate for all nodes. Dependents of this instance alone: by name where they are on the
         // same node, else by a gate of its own.
-        let name = if everywhere.len() == shared.len() { name } else { format!("{name}@{at}/free") };
-        self.wait_for(&mut links, &name, &everywhere, node);
+        let name = if everywhere.len() == shared.all.len() { name } else { format!("{name}@{at}/free") };
+        self.wait_for(&mut links, &name, everywhere, node);
         let (local, remote): (Vec<_>, Vec<_>) = single.into_iter().partition(|item| self.node(*item) == node);
         links.after.extend(local.into_iter().map(|item| self.task(item)));
         self.wait_for(&mut links, &format!("before/{}@{at}", task), &remote, node);
@@ -344,12 +350,15 @@ impl Assembler<'_, '_> {
             links.gates.push(gate);
         }
         let at = &self.diff.desired.nodes[node.0 as usize];
-        let is_held = |gate: &GateId| match self.gates.get(gate) {
-            Some(Gate::Done { waits_for, .. }) => waits_for.iter().any(|instance| self.held.contains(instance)),
+        let mut is_held = |gate: &GateId| match self.gates.get(gate) {
+            Some(Gate::Done { waits_for, .. }) => *self
+                .held_gates
+                .entry(gate.clone())
+                .or_insert_with(|| waits_for.iter().any(|instance| self.held.contains(instance))),
             Some(Gate::Unknown) => true,
             Some(Gate::Turn { .. }) | None => false,
         };
-        if links.gates.iter().any(is_held) || links.after.iter().any(|task| self.held.contains(&task.at(at))) {
+        if links.gates.iter().any(&mut is_held) || links.after.iter().any(|task| self.held.contains(&task.at(at))) {
             self.held.insert(task.at(at));
         }
     }
@@ -432,7 +441,7 @@ impl Assembler<'_, '_> {
                 // is behind the source alone; then the source is not planned here and fires nothing.
                 Scope::AllNodes if self.contraction.all(from).only == Some(node) => planned(node).then(local),
                 // Only parked nodes have it: nothing fires here in this plan.
-                Scope::AllNodes if !diff.vertices(from).any(|s| self.contraction.is_waited_for(s)) => continue,
+                Scope::AllNodes if graph.acting(from) == 0 => continue,
                 Scope::AllNodes => Some(TriggerSource::Gate(self.barrier(from))),
             };
             links.triggers.extend(on.map(|on| Trigger { effect, on }));
@@ -445,21 +454,16 @@ impl Assembler<'_, '_> {
         let node = diff.node_of[vertex];
         for hit in graph.removals(vertex).iter().filter(|hit| !hit.at_once) {
             let removed = &diff.removed[hit.removed as usize];
-            let all_here = removed.instances.iter().all(|(at, _)| *at == node);
+            let all_here = removed.instances.len() == 1 && removed.instances[0].0 == node;
             let mut on = Vec::new();
             match hit.scope {
                 // A prefix of its own: instances of the same task that stay may have a barrier under the plain name.
                 Scope::AllNodes if !all_here => {
-                    // What changes hands as a whole fires nothing. What goes on a parked node acts there alone.
-                    let goes = |at: &NodeIx| !graph.hand_overs.is_whole(hit.removed, *at);
-                    let nodes = removed.instances.iter().map(|(at, _)| *at).filter(goes);
-                    let (parked, nodes): (Vec<_>, Vec<_>) = nodes.partition(|at| diff.is_parked(*at));
-                    let items: Vec<_> = nodes.into_iter().map(|at| Item::Removed(hit.removed, at)).collect();
-                    if !items.is_empty() {
-                        let gate = format!("removed/{}", removed.id);
-                        on.push(TriggerSource::Gate(self.gate_of_items(&gate, &items, Some(removed.id))));
-                    }
-                    on.extend(parked.contains(&node).then(|| TriggerSource::Task(removed.id.clone())));
+                    on.extend(self.removed_barrier(hit.removed).map(TriggerSource::Gate));
+                    // What goes on a parked node acts there alone.
+                    let own = diff.is_parked(node) && removed.on(node).is_some();
+                    let own = own && !graph.hand_overs.is_whole(hit.removed, node);
+                    on.extend(own.then(|| TriggerSource::Task(removed.id.clone())));
                 }
                 Scope::OneNode(at) if at != node => {
                     let name = removed.id.at(&diff.desired.nodes[at.0 as usize]).to_string();
@@ -491,8 +495,30 @@ impl Assembler<'_, '_> {
         gate
     }
 
+    /// The gate of all instances of a removed task that go and that others wait for, if there are any. What changes hands as a whole fires
+    /// nothing.
+    fn removed_barrier(&mut self, removed: u32) -> Option<GateId> {
+        if let Some(gate) = self.removed_barriers.get(&removed) {
+            return gate.clone();
+        }
+        let (graph, diff) = (self.graph, self.diff);
+        let task = &diff.removed[removed as usize];
+        let nodes = task.instances.iter().map(|(at, _)| *at);
+        let goes = |at: &NodeIx| !graph.hand_overs.is_whole(removed, *at) && !diff.is_parked(*at);
+        let items: Vec<Item> = nodes.filter(goes).map(|at| Item::Removed(removed, at)).collect();
+        let name = format!("removed/{}", task.id);
+        let gate = (!items.is_empty()).then(|| self.gate_of_items(&name, &items, Some(task.id)));
+        self.removed_barriers.insert(removed, gate.clone());
+        gate
+    }
+
     /// The gate of that name, which opens after these vertices.
     fn gate(&mut self, name: &str, members: &[u32], fires_on: Option<usize>) -> GateId {
+        // Most are asked for many times, and made once.
+        let gate = gate_id(name);
+        if self.gates.contains_key(&gate) {
+            return gate;
+        }
         let items: Vec<_> = members.iter().map(|v| Item::Vertex(*v)).collect();
         let fires_on = fires_on.map(|task| &self.diff.desired.graph.tasks[task].id);
         self.gate_of_items(name, &items, fires_on)
@@ -520,10 +546,7 @@ impl Assembler<'_, '_> {
     }
 
     fn node(&self, item: Item) -> NodeIx {
-        match item {
-            Item::Vertex(v) => self.diff.node_of[v as usize],
-            Item::Removed(_, node) => node,
-        }
+        item.node(self.diff)
     }
 
     fn instance(&self, item: Item) -> InstanceId {

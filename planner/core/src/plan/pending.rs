@@ -12,7 +12,7 @@ use std::{
 
 use groundplan_protocol::{
     effect::Action,
-    ids::{InstanceId, NodeId},
+    ids::{GateId, InstanceId, NodeId},
 };
 
 use super::model::{Gate, PendingInstance, Plan, PlanTask};
@@ -33,8 +33,10 @@ pub(super) struct HeldBack {
     none: Waits,
     /// By vertex; empty where nothing is pending.
     vertices: Vec<Option<Waits>>,
-    /// By removed task: the scope and node of the pending instance that had required it, and what that waits for.
-    removals: HashMap<u32, Vec<(Scope, NodeIx, Waits)>>,
+    /// By removed task: what pending instances wait for that had required it on all nodes.
+    everywhere: HashMap<u32, Waits>,
+    /// By removed task and node: what pending instances wait for that had required it there.
+    single: HashMap<(u32, NodeIx), Waits>,
     /// By node: what its new tasks wait for of which it is not known yet what they own, and may take over.
     heirs: HashMap<NodeIx, Waits>,
 }
@@ -43,7 +45,8 @@ impl HeldBack {
     pub(super) fn new(graph: &RestartGraph<'_>) -> Self {
         let diff = graph.diff;
         let none = Vec::new().into();
-        let mut held = Self { none, vertices: Vec::new(), removals: HashMap::new(), heirs: HashMap::new() };
+        let (vertices, everywhere) = (Vec::new(), HashMap::new());
+        let mut held = Self { none, vertices, everywhere, single: HashMap::new(), heirs: HashMap::new() };
         if !diff.has_unknown() {
             return held;
         }
@@ -104,6 +107,7 @@ impl HeldBack {
 
     /// Holds back the removal of what pending instances had required. They stay as they are applied, so what they rely on stays too.
     fn hold_removals(&mut self, diff: &Diff<'_>) {
+        let (mut everywhere, mut single) = (HashMap::<u32, Vec<&Waits>>::new(), HashMap::<_, Vec<&Waits>>::new());
         for (number, task) in diff.desired.graph.tasks.iter().enumerate().filter(|(_, task)| !task.pending.is_empty()) {
             for pending in &task.pending {
                 let before = diff.vertex(number, pending.node).and_then(|v| diff.before[v]);
@@ -111,11 +115,18 @@ impl HeldBack {
                     let (Some(removed), Some(scope)) = (diff.removed_by_id(&source.task), scope(diff, source)) else {
                         continue;
                     };
-                    let held = (scope, pending.node, pending.waits_for.clone());
-                    self.removals.entry(removed as u32).or_default().push(held);
+                    let removed = removed as u32;
+                    match scope {
+                        Scope::AllNodes => everywhere.entry(removed).or_default(),
+                        Scope::SameNode => single.entry((removed, pending.node)).or_default(),
+                        Scope::OneNode(only) => single.entry((removed, only)).or_default(),
+                    }
+                    .push(&pending.waits_for);
                 }
             }
         }
+        self.everywhere = everywhere.into_iter().filter_map(|(on, all)| Some((on, union(all.into_iter())?))).collect();
+        self.single = single.into_iter().filter_map(|(on, all)| Some((on, union(all.into_iter())?))).collect();
     }
 
     /// The unknown values that a vertex waits for.
@@ -125,13 +136,7 @@ impl HeldBack {
 
     /// The unknown values that the removal of a task on a node waits for. `owns`: whether there is anything that another task could take over.
     pub(super) fn of_removal(&self, removed: u32, node: NodeIx, owns: bool) -> Waits {
-        let relies = |scope: &Scope, at: NodeIx| match scope {
-            Scope::SameNode => at == node,
-            Scope::AllNodes => true,
-            Scope::OneNode(only) => *only == node,
-        };
-        let held = self.removals.get(&removed).into_iter().flatten();
-        let held = held.filter(|(scope, at, _)| relies(scope, *at)).map(|(.., waits)| waits);
+        let held = self.everywhere.get(&removed).into_iter().chain(self.single.get(&(removed, node)));
         union(held.chain(self.heirs.get(&node).filter(|_| owns))).unwrap_or_else(|| self.none.clone())
     }
 }
@@ -171,16 +176,16 @@ pub(super) fn circular(plan: &Plan) -> HashSet<InstanceId> {
         .iter()
         .flat_map(|(node, part)| part.tasks.iter().map(move |task| (task.task.at(node), (node, task))))
         .collect();
-    // All that an instance waits for, itself included: by way of whatever passes.
+    // All that an instance waits for, itself included: by way of whatever passes. Each gate is entered once, however many wait there.
     let all_before = |instance: &InstanceId, passes: &dyn Fn(&PlanTask) -> bool| {
-        let (mut open, mut seen) = (vec![instance.clone()], HashSet::new());
+        let (mut open, mut seen, mut entered) = (vec![instance.clone()], HashSet::new(), HashSet::new());
         while let Some(instance) = open.pop() {
             let Some((node, task)) = tasks.get(&instance).filter(|(_, task)| passes(task)) else { continue };
             if !seen.insert(instance) {
                 continue;
             }
             let behind = task.gates.iter().filter_map(|gate| match plan.gates.get(gate) {
-                Some(Gate::Done { waits_for, .. }) => Some(waits_for),
+                Some(Gate::Done { waits_for, .. }) if entered.insert(gate) => Some(waits_for),
                 _ => None,
             });
             open.extend(behind.flatten().cloned().chain(task.after.iter().map(|before| before.at(node))));
@@ -189,7 +194,10 @@ pub(super) fn circular(plan: &Plan) -> HashSet<InstanceId> {
     };
     let is_held = |task: &PlanTask| task.gates.iter().any(|gate| matches!(plan.gates.get(gate), Some(Gate::Unknown)));
     let mut found = HashSet::new();
-    for export in exports.iter().filter(|export| tasks.get(*export).is_some_and(|(_, task)| !is_held(task))) {
+    // Mostly no removal is held back, and then none can be what an export waits for.
+    let any_held = tasks.values().any(|(_, task)| task.action == Action::Remove && is_held(task));
+    let exports = exports.iter().filter(|_| any_held);
+    for export in exports.filter(|export| tasks.get(*export).is_some_and(|(_, task)| !is_held(task))) {
         let held = all_before(export, &|_| true).into_iter().filter(|instance| is_held(tasks[instance].1));
         let held: Vec<InstanceId> = held.collect();
         // Where something else is held back as well, that has to be known first.
@@ -227,6 +235,8 @@ pub(super) fn spread(plan: &mut Plan) {
         return;
     }
     let mut held: HashMap<InstanceId, Waits> = HashMap::new();
+    // By gate: what all that it stands for waits for, worked out at the first that waits there.
+    let mut gates: HashMap<&GateId, Option<Waits>> = HashMap::new();
     let mut next: HashMap<_, usize> = HashMap::new();
     for action in &mut plan.actions {
         let node = &action.instance.node;
@@ -235,12 +245,14 @@ pub(super) fn spread(plan: &mut Plan) {
         let Some(task) = plan.nodes.get(node).and_then(|part| part.tasks.get(*at)) else { continue };
         *at += 1;
         let after = task.after.iter().filter_map(|task| held.get(&task.at(node)));
-        let behind = task.gates.iter().filter_map(|gate| match plan.gates.get(gate) {
-            Some(Gate::Done { waits_for, .. }) => Some(waits_for),
-            _ => None,
-        });
+        for gate in &task.gates {
+            if let Some(Gate::Done { waits_for, .. }) = plan.gates.get(gate) {
+                gates.entry(gate).or_insert_with(|| union(waits_for.iter().filter_map(|instance| held.get(instance))));
+            }
+        }
+        let behind = task.gates.iter().filter_map(|gate| gates.get(gate)?.as_ref());
         let own = (!action.waits_for.is_empty()).then_some(&action.waits_for);
-        let all = own.into_iter().chain(after).chain(behind.flatten().filter_map(|instance| held.get(instance)));
+        let all = own.into_iter().chain(after).chain(behind);
         let Some(waits) = union(all) else { continue };
         action.waits_for = waits.clone();
         held.insert(action.instance.clone(), waits);

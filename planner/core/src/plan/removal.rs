@@ -8,13 +8,13 @@
 //! the ledgers recorded. What a removal triggers, what contends with it, and what is created in its service on its node comes after it;
 //! what is planned and depended on it by the ledger's record comes before, as far as that leaves room.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use groundplan_protocol::plan::Source;
 
 use crate::{
     desired::{NodeIx, Scope},
-    diff::Change,
+    diff::{Change, Diff},
     restart::{RestartGraph, scope},
 };
 
@@ -147,7 +147,7 @@ impl Removals {
     }
 
     /// What every instance of a group waits for.
-    pub(super) fn everywhere(&self, group: Group) -> &[Item] {
+    fn everywhere(&self, group: Group) -> &[Item] {
         &self.everywhere[group.index()]
     }
 
@@ -156,6 +156,39 @@ impl Removals {
         let items = &self.single[group.index()];
         let from = items.partition_point(|(at, _)| *at < node);
         items[from..].iter().take_while(move |(at, _)| *at == node).map(|(_, item)| *item)
+    }
+}
+
+/// What every removal of a group waits for.
+pub(super) struct SharedItems {
+    /// On nodes that are not parked: what each of them waits for.
+    pub(super) all: Vec<Item>,
+    /// Those of it that wait for no unknown value.
+    pub(super) free: Vec<Item>,
+    /// On parked nodes: what the removal on the same node waits for. Nothing else waits for what is on a parked node.
+    pub(super) own: HashMap<NodeIx, Vec<Item>>,
+}
+
+impl SharedItems {
+    /// Of a group. `is_free`: whether an item waits for no unknown value. None of the group is among what it waits for, so that this holds
+    /// for all of its instances.
+    pub(super) fn new(removals: &Removals, group: Group, diff: &Diff<'_>, is_free: impl Fn(Item) -> bool) -> Self {
+        let is_parked = |item: &&Item| diff.is_parked(item.node(diff));
+        let (parked, all): (Vec<Item>, Vec<Item>) = removals.everywhere(group).iter().partition(is_parked);
+        let mut own: HashMap<NodeIx, Vec<Item>> = HashMap::new();
+        parked.into_iter().for_each(|item| own.entry(item.node(diff)).or_default().push(item));
+        let free = all.iter().copied().filter(|item| is_free(*item)).collect();
+        Self { all, free, own }
+    }
+}
+
+impl Item {
+    /// The node that it is on.
+    pub(super) fn node(self, diff: &Diff<'_>) -> NodeIx {
+        match self {
+            Self::Vertex(v) => diff.node_of[v as usize],
+            Self::Removed(_, node) => node,
+        }
     }
 }
 

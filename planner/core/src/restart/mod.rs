@@ -28,8 +28,8 @@ pub(crate) struct RestartGraph<'a> {
     pub(crate) diff: &'a Diff<'a>,
     /// By vertex.
     marks: Vec<Mark>,
-    /// By task: how many of its vertices are planned.
-    planned: Vec<u32>,
+    /// By task: its vertices in numbers.
+    numbers: Vec<Numbers>,
     /// Triggers that removals fire, ascending by vertex.
     removal_triggers: Vec<RemovalTrigger>,
     /// What removed tasks hand over, as far as the order allows.
@@ -37,6 +37,17 @@ pub(crate) struct RestartGraph<'a> {
     /// What changes on parked nodes and has triggers on others, which do not wait for it: vertices, and removed tasks with their nodes.
     pub(crate) detached: BTreeSet<u32>,
     pub(crate) detached_removals: BTreeSet<(u32, NodeIx)>,
+}
+
+/// How many vertices of a task are what.
+#[derive(Clone, Copy, Default)]
+struct Numbers {
+    /// Of nodes that take part.
+    known: u32,
+    /// Planned.
+    planned: u32,
+    /// Planned, and not on a parked node: what acts on other nodes, which wait for it.
+    acting: u32,
 }
 
 /// Whether and why a vertex is planned.
@@ -95,7 +106,7 @@ impl<'a> RestartGraph<'a> {
         let mut graph = Self {
             diff,
             marks: vec![Mark::default(); diff.change.len()],
-            planned: vec![0; diff.edges.len()],
+            numbers: vec![Numbers::default(); diff.edges.len()],
             removal_triggers,
             hand_overs,
             detached: BTreeSet::new(),
@@ -133,9 +144,19 @@ impl<'a> RestartGraph<'a> {
                 graph.oblige(task, left);
                 next_obligation += 1;
             }
-            graph.planned[task] = diff.vertices(task).filter(|v| graph.is_planned(*v)).count() as u32;
+            graph.numbers[task] = graph.numbers(task);
         }
         graph
+    }
+
+    fn numbers(&self, task: usize) -> Numbers {
+        let mut numbers = Numbers::default();
+        for v in self.diff.vertices(task) {
+            numbers.known += u32::from(self.diff.change[v] != Change::LeftOut);
+            numbers.planned += u32::from(self.is_planned(v));
+            numbers.acting += u32::from(self.is_planned(v) && !self.diff.is_parked(self.diff.node_of[v]));
+        }
+        numbers
     }
 
     /// Whether a vertex is planned.
@@ -145,7 +166,12 @@ impl<'a> RestartGraph<'a> {
 
     /// How many vertices of a task are planned; final once the sweep has passed the task.
     pub(crate) fn count(&self, task: usize) -> u32 {
-        self.planned[task]
+        self.numbers[task].planned
+    }
+
+    /// How many vertices of a task are planned and waited for on other nodes; final once the sweep has passed the task.
+    pub(crate) fn acting(&self, task: usize) -> u32 {
+        self.numbers[task].acting
     }
 
     /// What is done to a planned vertex.
@@ -182,11 +208,9 @@ impl<'a> RestartGraph<'a> {
         for edge in &diff.desired.graph.tasks[task].edges {
             let (from, Some(effect)) = (edge.from.0 as usize, edge.trigger) else { continue };
             // Most tasks are in no plan: this check keeps a small change on a large site cheap.
-            if self.planned[from] == 0 {
+            if self.count(from) == 0 {
                 continue;
             }
-            // What changes on a parked node is not waited for elsewhere, so it cannot act there in this plan: see `Plan::detached`.
-            let acts = |s: &usize, node: NodeIx| diff.is_waited_for(diff.node_of[*s], node);
             let source = match edge.scope {
                 Scope::SameNode => {
                     // Both tasks' vertices are in node order: pair them by one merge.
@@ -207,14 +231,18 @@ impl<'a> RestartGraph<'a> {
             let (parked, sources): (Vec<_>, Vec<_>) =
                 source.filter(|s| self.is_planned(*s)).partition(|s| diff.is_parked(diff.node_of[*s]));
             let first = sources.into_iter().min_by_key(|s| self.marks[*s].length);
+            let mut detached = Others::new();
             // A node that never reported gets no plan, so nothing may be planned for it; a merge by `vertex` above excludes it as well.
             for v in diff.vertices(task).filter(|v| diff.change[*v] != Change::LeftOut) {
-                let own = parked.iter().find(|s| acts(s, diff.node_of[v])).copied();
+                // What changes on a parked node acts there alone in this plan, because it is not waited for elsewhere: see `Plan::detached`.
+                // Vertices of one task are in node order.
+                let own = parked.binary_search_by_key(&diff.node_of[v], |s| diff.node_of[*s]).ok().map(|i| parked[i]);
                 if let Some(s) = own.or(first) {
                     self.trigger(v, effect, self.marks[s].length, Cause::Vertex(s as u32));
                 }
-                self.detached.extend(parked.iter().filter(|s| !acts(s, diff.node_of[v])).map(|s| *s as u32));
+                detached.all_but(own);
             }
+            self.detached.extend(detached.of(&parked).map(|s| s as u32));
         }
     }
 
@@ -298,6 +326,11 @@ impl<'a> RestartGraph<'a> {
         // Also not one on a parked node, which acts on others by a newer plan.
         let acts = |s: usize| self.is_planned(s) && diff.is_waited_for(diff.node_of[s], node);
         let planned = |node| diff.vertex(from, node).is_some_and(acts);
+        // Counted, not gone through: many vertices may have been left the same barrier.
+        let all_act = || {
+            let own = u32::from(diff.is_parked(node) && planned(node));
+            self.acting(from) + own == self.numbers[from].known
+        };
         diff.desired.graph.tasks[task].edges.iter().any(|edge| {
             edge.from.0 as usize == from
                 && edge.trigger.is_some()
@@ -309,12 +342,36 @@ impl<'a> RestartGraph<'a> {
                     (Scope::OneNode(only), None) => planned(only),
                     (Scope::AllNodes, Some(at)) => planned(at),
                     // A barrier is open, and any of its instances may be the one that changed: all must be planned.
-                    (Scope::AllNodes, None) => {
-                        self.planned[from] > 0
-                            && diff.vertices(from).filter(|s| diff.change[*s] != Change::LeftOut).all(acts)
-                    }
+                    (Scope::AllNodes, None) => self.count(from) > 0 && all_act(),
                 }
         })
+    }
+}
+
+/// What all of a set are to others, and each of it to all others but itself: the union of "all but one of them", for any number of times,
+/// without going through the set each time.
+struct Others<T> {
+    /// The one that was left out, if that is the same each time; none, once, if nothing was.
+    left_out: Option<Option<T>>,
+    all: bool,
+}
+
+impl<T: Copy + PartialEq> Others<T> {
+    fn new() -> Self {
+        Self { left_out: None, all: false }
+    }
+
+    /// Adds all of the set but this one.
+    fn all_but(&mut self, one: Option<T>) {
+        let before = *self.left_out.get_or_insert(one);
+        self.all |= one.is_none() || before != one;
+    }
+
+    /// What was added; `set` is the set.
+    fn of(self, set: &[T]) -> impl Iterator<Item = T> {
+        let left_out = self.left_out.flatten().filter(|_| !self.all);
+        let any = self.left_out.is_some();
+        set.iter().copied().filter(move |item| any && Some(*item) != left_out)
     }
 }
 
@@ -330,20 +387,7 @@ fn removal_triggers(diff: &Diff<'_>, hand_overs: &HandOvers) -> (Vec<RemovalTrig
     if diff.removed.is_empty() {
         return (triggers, detached);
     }
-    // Where what acts on a vertex is removed. What changes hands as a whole is not removed, and fires nothing: its heir fires what is
-    // declared on the heir.
-    let sources = |removed: usize, scope: Scope, vertex: usize| {
-        let at = diff.node_of[vertex];
-        let all = diff.removed[removed].instances.iter().map(|(node, _)| *node);
-        all.filter(move |node| match scope {
-            Scope::SameNode => *node == at,
-            Scope::AllNodes => true,
-            Scope::OneNode(only) => *node == only,
-        })
-        .filter(move |node| !hand_overs.is_whole(removed as u32, *node))
-        .filter(move |node| *node == at || !diff.has_moved(removed))
-    };
-    let parked = |node: NodeIx, vertex: usize| !diff.is_waited_for(node, diff.node_of[vertex]);
+    let going: Vec<Going> = (0..diff.removed.len()).map(|removed| Going::new(diff, hand_overs, removed)).collect();
     let trigger = |removed: usize, scope: Scope, effect: Effect, vertex: usize, at_once: bool| RemovalTrigger {
         vertex: vertex as u32,
         removed: removed as u32,
@@ -356,12 +400,24 @@ fn removal_triggers(diff: &Diff<'_>, hand_overs: &HandOvers) -> (Vec<RemovalTrig
     for (task, declared) in diff.desired.graph.tasks.iter().enumerate() {
         for edge in &declared.edges {
             let (Some(effect), Some(removed)) = (edge.trigger, diff.removed_of[edge.from.0 as usize]) else { continue };
+            let (going, mut away) = (&going[removed as usize], Others::new());
             for v in diff.vertices(task).filter(takes_part) {
-                let (away, there): (Vec<_>, Vec<_>) =
-                    sources(removed as usize, edge.scope, v).partition(|node| parked(*node, v));
-                detached.extend(away.into_iter().map(|node| (removed, node)));
-                triggers.extend((!there.is_empty()).then(|| trigger(removed as usize, edge.scope, effect, v, false)));
+                let at = diff.node_of[v];
+                let acts = going.acts(diff, edge.scope, at);
+                if acts == Acts::There {
+                    triggers.push(trigger(removed as usize, edge.scope, effect, v, false));
+                }
+                match going.scope(edge.scope) {
+                    Scope::AllNodes => {
+                        away.all_but(Some(at).filter(|at| going.parked.binary_search(at).is_ok()));
+                    }
+                    Scope::OneNode(only) if acts == Acts::Away => {
+                        detached.insert((removed, only));
+                    }
+                    Scope::OneNode(_) | Scope::SameNode => {}
+                }
             }
+            detached.extend(away.of(&going.parked).map(|node| (removed, node)));
         }
     }
     // Recorded edges: the site may have dropped the edge together with its source, or in a commit that the node never got.
@@ -372,8 +428,8 @@ fn removal_triggers(diff: &Diff<'_>, hand_overs: &HandOvers) -> (Vec<RemovalTrig
             let (Some(removed), Some(scope)) = (diff.removed_by_id(&edge.on.task), scope(diff, &edge.on)) else {
                 continue;
             };
-            let mut all = sources(removed, scope, v).peekable();
-            let (any, at_once) = (all.peek().is_some(), all.all(|node| parked(node, v)));
+            let acts = going[removed].acts(diff, scope, diff.node_of[v]);
+            let (any, at_once) = (acts != Acts::Not, acts == Acts::Away);
             // No later plan would know of the edge: so its effect does not wait for a node that is parked.
             let declared = || diff.edges[task].triggers.iter().any(|declared| declared.on.task == edge.on.task);
             if any && !(at_once && declared()) {
@@ -384,6 +440,58 @@ fn removal_triggers(diff: &Diff<'_>, hand_overs: &HandOvers) -> (Vec<RemovalTrig
     triggers.sort_unstable();
     triggers.dedup();
     (triggers, detached)
+}
+
+/// Where a removed task is removed: on the nodes on which it does not change hands as a whole. There it is not removed, and fires nothing:
+/// its heir fires what is declared on the heir.
+struct Going {
+    /// On nodes that are not parked, ascending.
+    there: Vec<NodeIx>,
+    /// On parked nodes, ascending.
+    parked: Vec<NodeIx>,
+    /// See [`Diff::has_moved`]: then it acts on its own node alone.
+    has_moved: bool,
+}
+
+/// Whether a removed task acts on a vertex.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Acts {
+    Not,
+    /// Only on nodes that are parked and another one than the vertex's.
+    Away,
+    /// Some instance that the vertex waits for.
+    There,
+}
+
+impl Going {
+    fn new(diff: &Diff<'_>, hand_overs: &HandOvers, removed: usize) -> Self {
+        let nodes = diff.removed[removed].instances.iter().map(|(node, _)| *node);
+        let goes = nodes.filter(|node| !hand_overs.is_whole(removed as u32, *node));
+        let (parked, there) = goes.partition(|node| diff.is_parked(*node));
+        Self { there, parked, has_moved: diff.has_moved(removed) }
+    }
+
+    /// The scope of an edge from there.
+    fn scope(&self, scope: Scope) -> Scope {
+        match scope {
+            Scope::AllNodes if self.has_moved => Scope::SameNode,
+            scope => scope,
+        }
+    }
+
+    /// Whether it acts on a vertex on the node `at`, by an edge of that scope.
+    fn acts(&self, diff: &Diff<'_>, scope: Scope, at: NodeIx) -> Acts {
+        let goes = |node: &NodeIx| self.there.binary_search(node).is_ok() || self.parked.binary_search(node).is_ok();
+        match self.scope(scope) {
+            Scope::SameNode if goes(&at) => Acts::There,
+            Scope::OneNode(only) if !goes(&only) || self.has_moved && only != at => Acts::Not,
+            Scope::OneNode(only) if diff.is_waited_for(only, at) => Acts::There,
+            Scope::OneNode(_) => Acts::Away,
+            Scope::AllNodes if !self.there.is_empty() || goes(&at) => Acts::There,
+            Scope::AllNodes if !self.parked.is_empty() => Acts::Away,
+            Scope::SameNode | Scope::AllNodes => Acts::Not,
+        }
+    }
 }
 
 /// The scope of a recorded source; none if it names a node that is no longer declared.
