@@ -108,6 +108,8 @@ struct Fleet {
     plan: Option<Box<PlanJob>>,
     /// Nodes whose gates have changed since they were last given a turn.
     woken: BTreeSet<NodeId>,
+    /// What was measured so far.
+    figures: Vec<(&'static str, f64)>,
 }
 
 #[derive(Default)]
@@ -125,7 +127,9 @@ fn ledger(node: &NodeId) -> LedgerId {
 
 impl Fleet {
     fn new(tree: MemoryTree) -> Self {
-        let loaded = load(&tree, &Knowledge::default(), &mut Cache::default()).expect("a good site");
+        let mut figures = Vec::new();
+        let mut read = || load(&tree, &Knowledge::default(), &mut Cache::default()).expect("a good site");
+        let loaded = timed(&mut figures, "parse and resolve the tree", &mut read);
         let id = CommitId::new("0123456789012345678901234567890123456789").expect("an object id");
         let commit = Commit { id, subject: "all".to_owned(), author: "bench".to_owned(), time: 0, rewinds: None };
         let (site, desired) = (loaded.site.name.clone(), loaded.desired.clone());
@@ -136,7 +140,7 @@ impl Fleet {
         let now = Now::default();
         let machine = Machine::restore(&Settings::new([1; 16]), stored, now);
         let nodes = active.desired.nodes.iter().map(|node| (node.clone(), Agent::default())).collect();
-        Self { machine, now, tree, active, nodes, receipt: 0, plan: None, woken: BTreeSet::new() }
+        Self { machine, now, tree, active, nodes, receipt: 0, plan: None, woken: BTreeSet::new(), figures }
     }
 
     /// Takes a round of inputs, and carries out what follows at once, but for plans.
@@ -256,10 +260,10 @@ impl Fleet {
 
     /// The figures, each with what it is of, in milliseconds.
     fn measure(mut self) -> Vec<(&'static str, f64)> {
-        let mut figures = Vec::new();
+        let mut figures = std::mem::take(&mut self.figures);
         let job = self.start();
         let generation = job.generation;
-        let planned = timed(&mut figures, "commit and states to plan", || self.work_out(job));
+        let planned = timed(&mut figures, "plan, with the lines of its reasons", || self.work_out(job));
         let parts = planned.parts.clone();
         for (node, part) in &*parts {
             self.nodes.get_mut(node).expect("a declared node").part = part.clone();

@@ -365,7 +365,7 @@ pub enum Event {
         outcome: Outcome,
         /// How long it took, in milliseconds.
         duration_ms: u64,
-        /// The rollout's progress so far.
+        /// What the rollout's instances were reported to be so far: what has not ended and is not reported to run counts as pending.
         counts: Counts,
     },
     /// A rollout ended.

@@ -10,7 +10,7 @@ use std::{
 use groundplan_core::{
     Rollout,
     plan::{NodePart, PlanTask, ReasonReport},
-    rollout::{Status, Summary, Verdict, Wait},
+    rollout::{Progress, Standing, Status, Summary, Verdict, Wait},
 };
 use groundplan_protocol::{
     effect::Action,
@@ -23,7 +23,7 @@ use crate::{commit::Commit, record::LogEntry};
 /// How much of a task's output is kept, in bytes: of one that succeeded, and of one that did not.
 const OUTPUT: [usize; 2] = [1024, 16 * 1024];
 
-/// How many of the instances and values that an instance waits for are named.
+/// How many of the values that an instance waits for are named.
 const NAMED: usize = 8;
 
 /// What a rollout is, apart from its progress.
@@ -153,6 +153,8 @@ pub enum InstanceState {
     Waiting {
         /// The first of the instances, by name.
         on: Vec<InstanceId>,
+        /// How many instances it waits for beside those.
+        others: usize,
         /// The first of the values, such as `facts of node n1`.
         unknown: Vec<String>,
     },
@@ -246,13 +248,12 @@ impl ActiveRollout {
         if generation != self.head.generation && !self.is_kept(node, generation) {
             return false;
         }
-        let is_done = |status: &Status| matches!(status, Status::Done { .. } | Status::Skipped | Status::Failed { .. });
-        let left = self.rollout.statuses().filter(|(instance, _, status)| instance.node == *node && !is_done(status));
+        let left = self.rollout.left_on(node);
         let reports: Vec<TaskReport> = left
-            .map(|(instance, action, _)| TaskReport {
+            .map(|(task, action)| TaskReport {
                 generation: self.head.generation,
                 plan: None,
-                task: instance.task,
+                task: task.clone(),
                 action,
                 outcome: Outcome::Failed { error: format!("the agent refuses the plan: {reason}") },
                 fingerprint: None,
@@ -274,7 +275,10 @@ impl ActiveRollout {
     /// What was planned for the task of a report, where it is at hand.
     pub(crate) fn planned(&self, node: &NodeId, report: &TaskReport) -> Option<&PlanTask> {
         let ours = report.generation == self.head.generation || self.is_kept(node, report.generation);
-        self.parts.get(node).filter(|_| ours)?.tasks.iter().find(|planned| planned.task == report.task)
+        let part = self.parts.get(node).filter(|_| ours)?;
+        // The tasks of a part are in the order of the plan.
+        let at = self.rollout.position(node, &report.task)?;
+        part.tasks.get(at).filter(|planned| planned.task == report.task)
     }
 
     /// Whether it leaves the instance that a report is of as it is desired, whatever an older plan has made of it. A restart, reload or run
@@ -282,9 +286,7 @@ impl ActiveRollout {
     pub(crate) fn settles(&self, node: &NodeId, report: &TaskReport) -> bool {
         let applies =
             |action: Action| matches!(action, Action::Create | Action::Update | Action::Remove | Action::Forget);
-        let of_report = |a: &&PlannedReasons| a.instance.node == *node && a.instance.task == report.task;
-        self.is_kept(node, report.generation)
-            || self.head.actions.iter().filter(of_report).any(|planned| applies(planned.action))
+        self.is_kept(node, report.generation) || self.rollout.action(node, &report.task).is_some_and(applies)
     }
 
     /// Whether its plan has a node record the edges of a task: by carrying it out, or by themselves.
@@ -299,13 +301,14 @@ impl ActiveRollout {
 
     /// Nodes of which something is still open, and whether none of their instances has been reported on.
     pub(crate) fn open_nodes(&self) -> BTreeMap<NodeId, bool> {
-        let mut nodes = BTreeMap::<NodeId, (bool, bool)>::new();
-        for (instance, _, status) in self.rollout.statuses() {
-            let (open, untouched) = nodes.entry(instance.node).or_insert((false, true));
-            *open |= !matches!(status, Status::Done { .. } | Status::Skipped | Status::Failed { .. });
-            *untouched &= matches!(status, Status::Waiting(_) | Status::Running);
+        let mut nodes = BTreeMap::<&NodeId, (bool, bool)>::new();
+        for (instance, standing) in self.rollout.standings() {
+            let (open, untouched) = nodes.entry(&instance.node).or_insert((false, true));
+            *open |= !matches!(standing, Standing::Done { .. } | Standing::Skipped | Standing::Failed);
+            *untouched &= matches!(standing, Standing::Waiting | Standing::Running);
         }
-        nodes.into_iter().filter(|(_, (open, _))| *open).map(|(node, (_, untouched))| (node, untouched)).collect()
+        let open = nodes.into_iter().filter(|(_, (open, _))| *open);
+        open.map(|(node, (_, untouched))| (node.clone(), untouched)).collect()
     }
 
     /// Whether it has ended, well or not. What was interrupted may run again after all.
@@ -343,22 +346,31 @@ impl ActiveRollout {
 
     /// All of it. `running` is whether an agent has reported that it runs an instance.
     pub fn detail(&self, running: &dyn Fn(&InstanceId) -> bool) -> RolloutDetail {
-        let instances = self.states(running).map(|(planned, state)| {
-            let result = self.results.get(&planned.instance);
-            InstanceDetail {
-                planned: planned.clone(),
-                state,
-                started_ms: result.map(|r| r.started_ms),
-                duration_ms: result.map(|r| r.duration_ms),
-                output: result.and_then(|r| r.output.clone()),
-            }
-        });
+        let instances = self.states(running).map(|(planned, state)| self.instance(planned, state));
         let pending = self
             .rollout
             .pending()
             .iter()
             .map(|pending| (pending.instance.clone(), pending.waits_for.iter().map(ToString::to_string).collect()));
         RolloutDetail { instances: instances.collect(), pending: pending.collect(), summary: self.summary() }
+    }
+
+    /// One of its instances; none if it is not in the plan.
+    pub fn detail_of(&self, instance: &InstanceId, running: bool) -> Option<InstanceDetail> {
+        let planned = &self.head.actions[self.rollout.number(instance)?];
+        let status = self.rollout.status(instance)?;
+        Some(self.instance(planned, state(status, running)))
+    }
+
+    fn instance(&self, planned: &PlannedReasons, state: InstanceState) -> InstanceDetail {
+        let result = self.results.get(&planned.instance);
+        InstanceDetail {
+            planned: planned.clone(),
+            state,
+            started_ms: result.map(|r| r.started_ms),
+            duration_ms: result.map(|r| r.duration_ms),
+            output: result.and_then(|r| r.output.clone()),
+        }
     }
 
     /// Every instance with its state, in the plan's order, which is that of the core as well.
@@ -428,14 +440,17 @@ fn state(status: Status, running: bool) -> InstanceState {
                 _ => None,
             });
             let unknown: Vec<String> = unknown.take(NAMED).collect();
-            let on = waits.into_iter().filter_map(|wait| match wait {
-                Wait::Instance { instance, .. } => Some(instance),
-                Wait::Offline | Wait::Turn { .. } | Wait::Unknown(_) => None,
-            });
-            let on: Vec<InstanceId> = on.take(NAMED).collect();
+            let (mut on, mut others) = (Vec::new(), 0);
+            for wait in waits {
+                match wait {
+                    Wait::Instance { instance, .. } => on.push(instance),
+                    Wait::Others { count } => others = count,
+                    Wait::Offline | Wait::Turn { .. } | Wait::Unknown(_) => {}
+                }
+            }
             match on.is_empty() && unknown.is_empty() {
                 true => InstanceState::Pending,
-                false => InstanceState::Waiting { on, unknown },
+                false => InstanceState::Waiting { on, others, unknown },
             }
         }
         Status::Running if running => InstanceState::Running,
@@ -448,7 +463,13 @@ fn state(status: Status, running: bool) -> InstanceState {
     }
 }
 
-pub(crate) fn counts(summary: Summary) -> Counts {
+/// What has been reported so far: all that is left counts as pending.
+pub(crate) fn so_far(progress: Progress) -> Counts {
+    let Progress { left, running, changed, unchanged, failed, blocked, superseded } = progress;
+    Counts { pending: left, waiting: 0, running, changed, unchanged, failed, blocked, superseded }
+}
+
+fn counts(summary: Summary) -> Counts {
     Counts {
         pending: 0,
         waiting: summary.waiting,

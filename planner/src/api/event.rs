@@ -49,7 +49,8 @@ pub enum Event {
         outcome: Outcome,
         /// How long it took, in milliseconds.
         duration_ms: u64,
-        /// Its part of the rollout's progress so far.
+        /// What the rollout's instances were reported to be so far. One that has not ended and is not reported to run counts as pending,
+        /// whatever it waits for.
         counts: Counts,
     },
     /// A rollout ended.

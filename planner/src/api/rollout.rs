@@ -93,9 +93,12 @@ pub enum InstanceState {
     Pending,
     /// Behind instances on other nodes that are not done, or behind a value that no node has reported yet.
     Waiting {
-        /// The first of them, by name.
+        /// The first of the instances, by name.
         #[serde(rename = "for")]
         on: Vec<InstanceId>,
+        /// How many instances it waits for beside those that `for` lists; absent if there are no others.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        others: usize,
         /// Values that no node has reported yet, such as `facts of node n1`.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         unknown: Vec<String>,

@@ -131,6 +131,9 @@ pub enum StateRow {
         /// The first of the instances, by name.
         #[serde(rename = "for")]
         on: Vec<InstanceId>,
+        /// How many it waits for beside those.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        others: usize,
         /// The first of the values, such as `facts of node n1`.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         unknown: Vec<String>,
@@ -142,6 +145,12 @@ pub enum StateRow {
         /// How.
         outcome: Outcome,
     },
+}
+
+/// Whether there is nothing to write down.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 /// An instance that could not be planned.
@@ -260,7 +269,7 @@ impl From<InstanceState> for StateRow {
     fn from(state: InstanceState) -> Self {
         match state {
             InstanceState::Pending => Self::Pending,
-            InstanceState::Waiting { on, unknown } => Self::Waiting { on, unknown },
+            InstanceState::Waiting { on, others, unknown } => Self::Waiting { on, others, unknown },
             InstanceState::Running => Self::Running,
             InstanceState::Finished(outcome) => Self::Finished { outcome },
         }
@@ -271,7 +280,7 @@ impl From<StateRow> for InstanceState {
     fn from(row: StateRow) -> Self {
         match row {
             StateRow::Pending => Self::Pending,
-            StateRow::Waiting { on, unknown } => Self::Waiting { on, unknown },
+            StateRow::Waiting { on, others, unknown } => Self::Waiting { on, others, unknown },
             StateRow::Running => Self::Running,
             StateRow::Finished { outcome } => Self::Finished(outcome),
         }

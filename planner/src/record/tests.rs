@@ -309,7 +309,8 @@ fn history() {
         output: Some(output),
         ..instance(InstanceState::Finished(Outcome::Failed { error: "exited with 1".into() }))
     };
-    let waiting = InstanceState::Waiting { on: vec![id("db.server@a")], unknown: vec!["facts of node a".into()] };
+    let waiting =
+        InstanceState::Waiting { on: vec![id("db.server@a")], others: 3, unknown: vec!["facts of node a".into()] };
     let detail = RolloutDetail {
         summary: RolloutSummary {
             generation: Generation(7),

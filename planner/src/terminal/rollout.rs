@@ -80,10 +80,11 @@ pub(crate) fn line(rollout: &RolloutSummary, now_ms: u64, color: bool) -> String
 pub(crate) fn state(state: &InstanceState) -> (String, Style) {
     match state {
         InstanceState::Pending => ("pending".to_owned(), Style::Dim),
-        InstanceState::Waiting { on, unknown } => {
+        InstanceState::Waiting { on, others, unknown } => {
             let all: Vec<String> = unknown.iter().cloned().chain(on.iter().map(ToString::to_string)).collect();
             let first = all.first().cloned().unwrap_or_default();
-            let more = if all.len() > 1 { format!(" and {} more", all.len() - 1) } else { String::new() };
+            let more = all.len().saturating_sub(1) + others;
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
             (format!("waits for {first}{more}"), Style::Warn)
         }
         InstanceState::Running => ("running".to_owned(), Style::Warn),

@@ -6,7 +6,7 @@ use groundplan_core::knowledge::FIRST_REPORT;
 
 use super::{
     Style,
-    format::{indent, printed, took},
+    format::{count, indent, printed, took},
     reason, rollout,
     status::{behind, confirm, parked_text},
 };
@@ -92,7 +92,7 @@ fn write_record(
         record.action,
         style.paint(&outcome, color),
     );
-    if let InstanceState::Waiting { on, unknown } = &record.state {
+    if let InstanceState::Waiting { on, others, unknown } = &record.state {
         // What the instance waits for in the active commit is above already.
         let unknown = unknown.iter().filter(|unknown| !why.waits_for.contains(unknown));
         for what in unknown.cloned().chain(on.iter().map(ToString::to_string)) {
@@ -101,6 +101,9 @@ fn write_record(
                 let next = "is its agent running, and its key trusted? `groundplan park` goes on without the node";
                 let _ = writeln!(out, "      → {next}");
             }
+        }
+        if *others > 0 {
+            let _ = writeln!(out, "    waits for {}", count(*others, "more instance"));
         }
     }
     for (depth, reason) in record.reasons.iter().enumerate() {

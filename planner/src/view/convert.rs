@@ -121,24 +121,24 @@ impl From<rollout::InstanceState> for InstanceState {
     fn from(state: rollout::InstanceState) -> Self {
         match state {
             rollout::InstanceState::Pending => Self::Pending,
-            rollout::InstanceState::Waiting { on, unknown } => Self::Waiting { on, unknown },
+            rollout::InstanceState::Waiting { on, others, unknown } => Self::Waiting { on, others, unknown },
             rollout::InstanceState::Running => Self::Running,
             rollout::InstanceState::Finished(outcome) => Self::Finished { outcome },
         }
     }
 }
 
+impl From<rollout::InstanceDetail> for InstanceRecord {
+    fn from(detail: rollout::InstanceDetail) -> Self {
+        let rollout::InstanceDetail { planned, state, started_ms, duration_ms, output } = detail;
+        let rollout::PlannedReasons { instance, action, reasons } = planned;
+        Self { instance, action, reasons, state: state.into(), started_ms, duration_ms, output }
+    }
+}
+
 impl From<rollout::RolloutDetail> for RolloutDetail {
     fn from(detail: rollout::RolloutDetail) -> Self {
-        let instances = detail.instances.into_iter().map(|instance| InstanceRecord {
-            instance: instance.planned.instance,
-            action: instance.planned.action,
-            reasons: instance.planned.reasons,
-            state: instance.state.into(),
-            started_ms: instance.started_ms,
-            duration_ms: instance.duration_ms,
-            output: instance.output,
-        });
+        let instances = detail.instances.into_iter().map(Into::into);
         let pending = detail.pending.into_iter().map(|(instance, waits_for)| PendingRecord { instance, waits_for });
         Self {
             version: VERSION,

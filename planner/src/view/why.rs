@@ -1,6 +1,6 @@
 //! What is to become of one instance, and why.
 
-use groundplan_machine::rollout::{InstanceState, RolloutDetail};
+use groundplan_machine::rollout::{InstanceDetail, InstanceState, RolloutDetail, RolloutSummary};
 use groundplan_protocol::ids::{InstanceId, NodeId, TaskId};
 
 use super::{
@@ -31,7 +31,7 @@ pub(crate) fn why(snapshot: &Snapshot, store: &Reader, instance: &InstanceId) ->
     if desired.is_none() && applied.is_none() && latest.is_none() && pending.is_none() && off.is_none() {
         return Err(no_instance(snapshot, instance));
     }
-    let latest = latest.map(crate::api::types::RolloutDetail::from);
+    let (rollout, record) = latest.map(|(rollout, record)| (rollout.into(), record.into())).unzip();
     Ok(Why {
         version: VERSION,
         instance: instance.clone(),
@@ -49,8 +49,8 @@ pub(crate) fn why(snapshot: &Snapshot, store: &Reader, instance: &InstanceId) ->
             (_, Some(_)) => WhyApplied::Otherwise,
         },
         obligation: node.and_then(|node| node.belief.applied.obligations.get(&instance.task)).map(|o| o.effect),
-        record: latest.as_ref().and_then(|r| r.instances.iter().find(|i| i.instance == *instance).cloned()),
-        rollout: latest.map(|r| r.summary),
+        record,
+        rollout,
         degraded: node.and_then(|node| node.degraded()?.get(&instance.task).cloned()),
         presence: presence(node),
         trouble: node.and_then(|node| node.trouble.clone()),
@@ -60,24 +60,26 @@ pub(crate) fn why(snapshot: &Snapshot, store: &Reader, instance: &InstanceId) ->
     })
 }
 
-/// The latest rollout that had an instance.
+/// The latest rollout that had an instance, with what became of it there.
 fn latest_with(
     snapshot: &Snapshot,
     store: &Reader,
     instance: &InstanceId,
-) -> Result<Option<RolloutDetail>, StoreError> {
+) -> Result<Option<(RolloutSummary, InstanceDetail)>, StoreError> {
     if let Some(rollout) = &snapshot.view.rollout
-        && rollout.head.actions.iter().any(|a| a.instance == *instance)
+        && let Some(detail) = rollout.detail_of(instance, snapshot.view.runs(instance))
     {
-        let mut detail = rollout.detail(&|i| snapshot.view.runs(i));
-        detail.instances.retain(|i| i.planned.instance == *instance);
-        return Ok(Some(detail));
+        return Ok(Some((rollout.summary(), detail)));
     }
     let has = |detail: &RolloutDetail| {
         let done = |state: &InstanceState| matches!(state, InstanceState::Finished(_));
         detail.instances.iter().any(|i| i.planned.instance == *instance && done(&i.state))
     };
-    Ok(store.history(SEARCHED)?.into_iter().find(has))
+    let latest = store.history(SEARCHED)?.into_iter().find(has);
+    Ok(latest.and_then(|detail| {
+        let own = detail.instances.into_iter().find(|i| i.planned.instance == *instance);
+        Some((detail.summary, own?))
+    }))
 }
 
 fn no_instance(snapshot: &Snapshot, instance: &InstanceId) -> Problem {

@@ -120,7 +120,7 @@ impl Simulation {
             self.supersede();
         }
         let moved = self.happen(i, what, dice, luck);
-        self.check_limits();
+        self.check();
         moved
     }
 
@@ -196,7 +196,7 @@ impl Simulation {
                 for what in 0..6 {
                     while self.happen(i, what, &mut Dice([].iter()), luck) {
                         moved = true;
-                        self.check_limits();
+                        self.check();
                     }
                 }
             }
@@ -206,7 +206,11 @@ impl Simulation {
         }
     }
 
-    fn check_limits(&self) {
+    fn check(&mut self) {
+        // What the rollout keeps as reports come is what going through all of it would find.
+        let verdict = self.rollout.verdict();
+        let over = matches!(verdict, Verdict::Succeeded | Verdict::Failed);
+        assert_eq!(self.rollout.has_run(), over, "{verdict:?}");
         for (service, limit) in &self.world.limits {
             let name = format!("rolling/s{service}.");
             let disturbed = |agent: &&Agent| {

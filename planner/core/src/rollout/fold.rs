@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use groundplan_protocol::{
-    effect::Effect,
-    ids::{GateId, Generation, NodeId, TaskId},
+    effect::{Action, Effect},
+    ids::{GateId, Generation, InstanceId, NodeId, TaskId},
     plan::OpenGate,
     report::{Outcome, TaskReport},
 };
@@ -32,6 +32,7 @@ impl Rollout {
             return late && self.late.insert(report.task.at(node));
         };
         let entry = &mut self.entries[i as usize];
+        let before = entry.reported();
         if report.generation == self.generation && entry.succeeded() && report.outcome.fires() {
             // What it triggers on other nodes has acted on the first one, perhaps before this one.
             return self.late.insert(entry.instance.clone());
@@ -39,12 +40,16 @@ impl Rollout {
         let mut news = false;
         if report.outcome.fires() && report.generation <= self.generation {
             news |= !std::mem::replace(&mut entry.fired, true);
-            entry.late |= report.generation < self.generation;
+            let is_late = report.generation < self.generation && !std::mem::replace(&mut entry.late, true);
             // What it triggers on other nodes has not waited for it: a newer plan has these effects.
             if self.detached.contains(&entry.instance) {
                 news |= self.late.insert(entry.instance.clone());
             }
+            if is_late {
+                self.note_late(i);
+            }
         }
+        let entry = &mut self.entries[i as usize];
         // An outcome for an older plan is none for this one. A success is final: a repeated report must not count down gates twice.
         if report.generation != self.generation || entry.succeeded() || entry.outcome.as_ref() == Some(&report.outcome)
         {
@@ -61,12 +66,36 @@ impl Rollout {
                 }
             }
         }
+        self.note(i, before);
         true
     }
 
     /// Whether anything is done to a task on a node.
     pub fn plans(&self, node: &NodeId, task: &TaskId) -> bool {
         self.find(node, task).is_some()
+    }
+
+    /// The number of an instance in the plan's order; none if it is not in this plan.
+    pub fn number(&self, instance: &InstanceId) -> Option<usize> {
+        self.find(&instance.node, &instance.task).map(|i| i as usize)
+    }
+
+    /// What is done to a task on a node.
+    pub fn action(&self, node: &NodeId, task: &TaskId) -> Option<Action> {
+        self.find(node, task).map(|i| self.entries[i as usize].action)
+    }
+
+    /// The place of a task among those of its node's part.
+    pub fn position(&self, node: &NodeId, task: &TaskId) -> Option<usize> {
+        let at = self.nodes.get(node)?;
+        at.order.binary_search(at.tasks.get(task)?).ok()
+    }
+
+    /// The tasks of a node that have neither succeeded nor failed, with what is done to them, in the plan's order.
+    pub fn left_on(&self, node: &NodeId) -> impl Iterator<Item = (&TaskId, Action)> {
+        let order = self.nodes.get(node).into_iter().flat_map(|at| &at.order);
+        let left = order.map(|i| &self.entries[*i as usize]).filter(|entry| !entry.succeeded() && !entry.failed());
+        left.map(|entry| (&entry.instance.task, entry.action))
     }
 
     /// The instances that could not be planned, with what is missing.
@@ -84,24 +113,31 @@ impl Rollout {
             let late = |(_, on): &(Effect, On)| matches!(on, On::Barrier(i) if self.entries[*i as usize].late);
             !done && entry.triggers.iter().any(late)
         };
-        !self.late.is_empty() || self.entries.iter().any(passed_over)
+        !self.late.is_empty()
+            || match self.late_targets() {
+                Some(mut targets) => targets.any(passed_over),
+                None => self.entries.iter().any(passed_over),
+            }
     }
 
     /// Takes whether a node is online.
     pub fn presence(&mut self, node: &NodeId, online: bool) {
-        if let Some(entry) = self.nodes.get_mut(node) {
-            entry.online = online;
+        if let Some(entry) = self.nodes.get_mut(node)
+            && std::mem::replace(&mut entry.online, online) != online
+        {
+            self.note_presence(node);
         }
     }
 
     /// Takes which tasks a node reported as running at the moment.
     pub fn running(&mut self, node: &NodeId, tasks: &[TaskId]) {
         let Some(at) = self.nodes.get(node) else { return };
-        for i in &at.order {
-            self.entries[*i as usize].running = false;
-        }
-        for i in tasks.iter().filter_map(|task| at.tasks.get(task)) {
-            self.entries[*i as usize].running = true;
+        let now: Vec<u32> = tasks.iter().filter_map(|task| at.tasks.get(task).copied()).collect();
+        for i in self.replace_running(node, now.clone()) {
+            let entry = &mut self.entries[i as usize];
+            let before = entry.reported();
+            entry.running = now.contains(&i);
+            self.note(i, before);
         }
     }
 
@@ -115,7 +151,11 @@ impl Rollout {
         let rollout = self.generation;
         let is_past = |held: &HeldTurn| generation >= rollout || generation > held.generation;
         self.held.retain(|held| held.node != *node || held.failed || !is_past(held) || running.contains(&held.task));
-        self.held.len() < before
+        let ended = self.held.len() < before;
+        if ended {
+            self.note_held(node, false);
+        }
+        ended
     }
 
     /// Opens every gate that can be opened. Returns the nodes whose set of open gates has grown, to be published to them; none if nothing
@@ -144,7 +184,11 @@ impl Rollout {
     pub(super) fn open(&mut self, gate: u32, fired: bool, grown: &mut BTreeSet<NodeId>) {
         let gate = &mut self.gates[gate as usize];
         gate.open = Some(OpenGate { fired });
-        grown.extend(gate.targets.iter().map(|i| self.entries[*i as usize].instance.node.clone()));
+        let nodes: Vec<NodeId> = gate.targets.iter().map(|i| self.entries[*i as usize].instance.node.clone()).collect();
+        for node in nodes {
+            self.note_node(&node);
+            grown.insert(node);
+        }
     }
 
     /// Whether one of a gate's sources was reported to have changed something. Only instances of the task that it fires on count: others

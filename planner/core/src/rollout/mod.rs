@@ -7,12 +7,16 @@
 mod belief;
 mod fold;
 mod model;
+mod outlook;
 mod start;
 mod status;
 mod supersede;
+mod tally;
 mod turns;
+mod waits;
 
 pub use self::{
     belief::{Belief, StateFold},
-    model::{Rollout, Status, Summary, Verdict, Wait},
+    model::{Rollout, Standing, Status, Summary, Verdict, Wait},
+    tally::Progress,
 };

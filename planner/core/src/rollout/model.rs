@@ -10,6 +10,7 @@ use groundplan_protocol::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::tally::Tally;
 use crate::{knowledge::Unknown, plan::PendingInstance};
 
 /// One plan being carried out. Serialized, it is its own snapshot.
@@ -39,6 +40,8 @@ pub struct Rollout {
     /// See [`Plan::detached`](crate::plan::Plan::detached).
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub(super) detached: BTreeSet<InstanceId>,
+    #[serde(skip)]
+    pub(super) tally: Tally,
 }
 
 /// An instance of the plan. Other entries and gates are named by index.
@@ -153,6 +156,16 @@ impl Entry {
     }
 }
 
+impl GateEntry {
+    /// The service that it gives a turn of, if it does.
+    pub(super) fn turn_of(&self) -> Option<&ServiceId> {
+        match &self.opens {
+            Opens::Turn { service } => Some(service),
+            Opens::Done { .. } | Opens::Unknown => None,
+        }
+    }
+}
+
 /// The status of an instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Status {
@@ -183,6 +196,28 @@ pub enum Status {
     Superseded,
 }
 
+/// A [`Status`] without its evidence, which costs nothing to make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// [`Status::Waiting`].
+    Waiting,
+    /// [`Status::Running`].
+    Running,
+    /// [`Status::Done`].
+    Done {
+        /// Whether anything changed.
+        changed: bool,
+    },
+    /// [`Status::Skipped`].
+    Skipped,
+    /// [`Status::Failed`].
+    Failed,
+    /// [`Status::Blocked`].
+    Blocked,
+    /// [`Status::Superseded`].
+    Superseded,
+}
+
 /// What an instance waits for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Wait {
@@ -194,6 +229,11 @@ pub enum Wait {
         instance: InstanceId,
         /// Whether its node is offline.
         offline: bool,
+    },
+    /// Further instances of this plan that are not done: only the first few are listed, by name.
+    Others {
+        /// How many.
+        count: usize,
     },
     /// A value that no node has reported.
     Unknown(Unknown),

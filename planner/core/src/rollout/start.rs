@@ -7,7 +7,10 @@ use groundplan_protocol::{
     plan::{OnInterrupt, Place, TriggerSource},
 };
 
-use super::model::{Entry, GateEntry, Limit, NodeEntry, On, Opens, Rollout};
+use super::{
+    model::{Entry, GateEntry, Limit, NodeEntry, On, Opens, Rollout},
+    tally::Tally,
+};
 use crate::plan::{Gate, Plan};
 
 impl Rollout {
@@ -96,6 +99,7 @@ impl Rollout {
         }
         let (ripe, held, dormant, late) = (Vec::new(), Vec::new(), Vec::new(), BTreeSet::new());
         let (pending, parked, detached) = (plan.pending.clone(), plan.parked.clone(), plan.detached.clone());
-        Self { generation, entries, gates, nodes, limits, ripe, held, dormant, pending, late, parked, detached }
+        let tally = Tally::default();
+        Self { generation, entries, gates, nodes, limits, ripe, held, dormant, pending, late, parked, detached, tally }
     }
 }

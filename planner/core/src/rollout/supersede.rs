@@ -3,18 +3,31 @@
 //! Obligations on one node are on that node's disk and in its state. What fired *across* nodes only the planner knows: it is due from
 //! the moment at which the source reported a change, whether or not the gate was opened, or the target ever got the plan.
 
+use std::collections::{BTreeSet, HashMap};
+
 use groundplan_protocol::{
-    effect::Action,
+    effect::{Action, Effect},
     ids::{NodeId, TaskId},
     plan::TriggerSource,
     report::{Outcome, TaskReport},
 };
 
-use super::model::{Entry, HeldTurn, On, Opens, Rollout};
+use super::{
+    model::{Entry, HeldTurn, On, Opens, Rollout},
+    tally::Tally,
+};
 use crate::{
     applied::{AppliedState, Due},
-    desired::{DesiredState, Scope},
+    desired::{DesiredState, Scope, TaskVertex},
 };
+
+/// What is the same for all entries of a rollout, and worked out once.
+struct Known {
+    /// See [`Rollout::is_outdated`].
+    outdated: bool,
+    /// By gate: whether one of its sources was reported to have changed something.
+    fired: Vec<bool>,
+}
 
 impl Rollout {
     /// Puts what this rollout knows of gates into the base of the plan that supersedes it: what fired across nodes and is not carried
@@ -31,8 +44,14 @@ impl Rollout {
                 obligation.fired || !obligation.open.is_empty()
             });
         }
+        let known = Known {
+            outdated: self.is_outdated(),
+            fired: (0..self.gates.len() as u32).map(|gate| self.gate_fired(gate)).collect(),
+        };
         for entry in self.entries.iter().filter(|entry| !matches!(entry.action, Action::Remove | Action::Forget)) {
-            if let Some(due) = self.still_due(entry).filter(|_| applied.nodes.contains_key(&entry.instance.node)) {
+            if let Some(due) =
+                self.still_due(entry, &known).filter(|_| applied.nodes.contains_key(&entry.instance.node))
+            {
                 applied.fired.insert(entry.instance.clone(), due);
             }
         }
@@ -42,21 +61,30 @@ impl Rollout {
     /// [`Rollout::is_outdated`]): for everything that the trigger edges of `desired`, the newer plan's state, reach from there.
     pub fn carry_late_changes(&self, desired: &DesiredState, applied: &mut AppliedState) {
         let tasks = &desired.graph.tasks;
+        // By source: the triggers that lead to other nodes. On one node the agent itself has the obligation on its disk.
+        let mut leads: HashMap<u32, Vec<(&TaskVertex, Scope, Effect)>> = HashMap::new();
+        for (task, edge) in tasks.iter().flat_map(|task| task.edges.iter().map(move |edge| (task, edge))) {
+            if let Some(effect) = edge.trigger.filter(|_| edge.scope != Scope::SameNode && !self.late.is_empty()) {
+                leads.entry(edge.from.0).or_default().push((task, edge.scope, effect));
+            }
+        }
+        // A change on each node of a task leads by a barrier to the same targets: once is enough.
+        let mut followed: BTreeSet<&TaskId> = BTreeSet::new();
         for late in &self.late {
-            // None if the node is no longer declared: then no edge of the newer state comes from there.
-            let at = desired.node(&late.node);
-            let edges = tasks.iter().flat_map(|task| task.edges.iter().map(move |edge| (task, edge)));
-            for (task, edge) in edges.filter(|(_, edge)| tasks[edge.from.0 as usize].id == late.task) {
-                let Some(effect) = edge.trigger else { continue };
+            // If the node is no longer declared, no edge of the newer state comes from there.
+            let (Some(at), Some(from)) = (desired.node(&late.node), desired.graph.by_id.get(&late.task)) else {
+                continue;
+            };
+            let first = followed.insert(&late.task);
+            for (task, scope, effect) in leads.get(&from.0).into_iter().flatten().copied() {
+                let leads = match scope {
+                    Scope::AllNodes => first,
+                    Scope::OneNode(only) => at == only,
+                    Scope::SameNode => false,
+                };
                 let nodes = task.instances.iter().map(|instance| instance.node);
-                for node in
-                    nodes.chain(task.pending.iter().map(|pending| pending.node)).filter(|node| match edge.scope {
-                        Scope::AllNodes => at.is_some(),
-                        Scope::OneNode(only) => at == Some(only) && *node != only,
-                        // On one node the agent itself has the obligation on its disk.
-                        Scope::SameNode => false,
-                    })
-                {
+                let nodes = nodes.chain(task.pending.iter().map(|pending| pending.node)).filter(|_| leads);
+                for node in nodes.filter(|node| scope == Scope::AllNodes || *node != at) {
                     let instance = task.id.at(&desired.nodes[node.0 as usize]);
                     let known = applied.nodes.get(&instance.node);
                     // What is not applied yet is created, and needs no restart; unless this rollout has it created: it may have been, before
@@ -106,6 +134,7 @@ impl Rollout {
         };
         held.retain(|held| !taken_over(held));
         (self.held, self.dormant) = (held, dormant);
+        self.tally = Tally::default();
     }
 
     /// Ends a turn of an earlier rollout, if the report is of its task: when that is done, was given up, or failed and is not desired. What
@@ -126,7 +155,16 @@ impl Rollout {
             held.failed |= !ended;
             !ended && (failed_counts || held.desired)
         };
-        self.held.retain_mut(|held| stays(held, planned));
+        let (before, mut has_failed) = (self.held.len(), false);
+        self.held.retain_mut(|held| {
+            let had_failed = held.failed;
+            let stays = stays(held, planned);
+            has_failed |= held.failed && !had_failed;
+            stays
+        });
+        if has_failed || self.held.len() < before {
+            self.note_held(node, has_failed);
+        }
         self.dormant.retain_mut(|held| stays(held, true));
     }
 
@@ -136,10 +174,10 @@ impl Rollout {
     }
 
     /// What is still due to an entry: because of earlier plans, or because of what fired across nodes in this one.
-    fn still_due(&self, entry: &Entry) -> Option<Due> {
+    fn still_due(&self, entry: &Entry, known: &Known) -> Option<Due> {
         let fired = entry.triggers.iter().filter_map(|(effect, on)| match on {
             // For this plan the node acts after the gate has opened: after the change, unless that was reported later still.
-            On::Gate(gate) => self.gate_fired(*gate).then(|| {
+            On::Gate(gate) => known.fired[*gate as usize].then(|| {
                 let open = self.gates[*gate as usize].open.as_ref();
                 Due { effect: *effect, since: open.is_none_or(|open| open.fired).then_some(self.generation) }
             }),
@@ -149,7 +187,7 @@ impl Rollout {
         let left = entry.obligation.map(|effect| Due { effect, since: entry.since });
         match &entry.outcome {
             // Done without an effect: its triggers had not fired for the agent. One that fired late is still due.
-            Some(Outcome::Done { effect: None, .. }) => fired.filter(|_| self.is_outdated()).reduce(Due::and),
+            Some(Outcome::Done { effect: None, .. }) => fired.filter(|_| known.outdated).reduce(Due::and),
             Some(Outcome::Skipped) => fired.reduce(Due::and),
             Some(Outcome::Done { .. }) => None,
             // Not done: what earlier plans left is still due as well.

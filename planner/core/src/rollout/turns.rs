@@ -6,7 +6,7 @@
 //! of its own. A failed task keeps its turn, so that the damage spreads no further. Turns go in order of node names, past nodes that
 //! are offline.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, ops::Bound};
 
 use groundplan_protocol::ids::{NodeId, ServiceId};
 
@@ -17,56 +17,117 @@ impl Rollout {
     /// Takes back turns that are finished, and gives those that are free. Adds to `grown` the nodes for which gates were opened. Returns
     /// whether any turn has changed hands.
     pub(super) fn give_turns(&mut self, grown: &mut BTreeSet<NodeId>) -> bool {
+        if self.limits.is_empty() {
+            return false;
+        }
+        let (before, mut given) = (self.to_check(), BTreeSet::new());
+        let changed = self.give_noted_turns(&mut given);
+        self.check_turns(before, &given);
+        if changed {
+            self.note_turns();
+        }
+        grown.extend(given);
+        changed
+    }
+
+    /// As [`Self::give_turns`], from the nodes that are noted to have changed: any other is as due for a turn as it was.
+    pub(super) fn give_noted_turns(&mut self, grown: &mut BTreeSet<NodeId>) -> bool {
         let mut changed = false;
-        // Taken out, because opening gates needs the whole rollout; each is put back below.
-        for (service, mut limit) in std::mem::take(&mut self.limits) {
-            // Holders of earlier rollouts count as well. One that has finished everything it was given gives its turn back, unless it
-            // can go on at once.
-            let held = self.held.iter().filter(|held| held.service == service).map(|held| held.node.clone());
-            let before = std::mem::take(&mut limit.holders);
-            let (mut holders, finished): (BTreeSet<_>, BTreeSet<_>) =
-                before.iter().cloned().chain(held).partition(|node| self.holds(node, &service));
-            for node in finished {
-                // Where the limit was exceeded meanwhile, because what an earlier rollout left came to light, it has to wait like others.
-                if holders.len() < limit.at_once as usize && self.goes_on(&node, &service, &limit) {
-                    holders.insert(node);
+        // Made of all limits, before one is taken out.
+        self.kept();
+        for service in self.limits.keys().cloned().collect::<Vec<_>>() {
+            // Taken out, because opening gates needs the whole rollout; it is put back below.
+            let Some(mut limit) = self.limits.remove(&service) else { continue };
+            let kept = self.kept();
+            let mut noted = kept.changed.remove(&service).unwrap_or_default();
+            let mut passed = kept.passed.remove(&service).unwrap_or_default();
+            // Holders of earlier rollouts count as well, and depend on what happens on other nodes.
+            noted.extend(self.held.iter().filter(|held| held.service == service).map(|held| held.node.clone()));
+            changed |= self.take_turns_back(&service, &mut limit, &noted);
+            // By name, because turns go in that order: those that have changed and, while a turn is free, those that were passed over.
+            let mut last: Option<NodeId> = None;
+            loop {
+                let full = limit.holders.len() >= limit.at_once as usize;
+                let next = |nodes: &BTreeSet<NodeId>| match &last {
+                    Some(last) => nodes.range((Bound::Excluded(last.clone()), Bound::Unbounded)).next().cloned(),
+                    None => nodes.first().cloned(),
+                };
+                let next = next(&noted).into_iter().chain(next(&passed).filter(|_| !full)).min();
+                let Some(node) = next else { break };
+                last = Some(node.clone());
+                if !limit.pending.contains(&node) {
+                    continue;
                 }
-            }
-            let mut finished = BTreeSet::new();
-            for node in limit.pending.iter() {
                 // A holder may go on to further gates without a new turn, whatever the limit.
-                let holder = holders.contains(node);
-                if !holder && holders.len() >= limit.at_once as usize {
+                let holder = limit.holders.contains(&node);
+                if !holder && full {
+                    passed.insert(node);
                     continue;
                 }
-                // Where the limit is lower than in an earlier rollout, nodes that hold turns from there may be too many. They give them back
-                // without this one's gates: an agent finishes what it has begun, and reports what it has not.
-                let carried = holder && self.carries(node, &service) && !self.has_open(node, &service);
-                if carried && holders.len() > limit.at_once as usize {
+                passed.remove(&node);
+                if holder && self.gives_way(&node, &service, &limit) {
                     continue;
                 }
-                // An unavailable node that gave way to others meanwhile goes on when one of these has finished.
-                let damaged = holder && self.is_damaged(node, &service) && !self.is_under_way(node, &service);
-                let busy = |other: &&NodeId| *other != node && self.is_under_way(other, &service);
-                if damaged && holders.iter().filter(busy).count() >= limit.at_once as usize {
-                    continue;
-                }
-                let Some(at) = self.nodes.get(node).filter(|at| at.online || holder) else { continue };
-                let Some((gates, last)) = self.turn(at, &service, holder) else { continue };
+                let Some(at) = self.nodes.get(&node).filter(|at| at.online || holder) else { continue };
+                let Some((gates, is_last)) = self.turn(at, &service, holder) else { continue };
                 // A turn orders and triggers nothing: its gates never fire.
                 gates.into_iter().for_each(|gate| self.open(gate, false, grown));
                 changed = true;
-                holders.insert(node.clone());
-                if last {
-                    finished.insert(node.clone());
+                if is_last {
+                    limit.pending.remove(&node);
                 }
+                // The limit is taken out, so `open` has not noted it.
+                self.kept().changed.entry(service.clone()).or_default().insert(node.clone());
+                limit.holders.insert(node);
             }
-            limit.pending.retain(|node| !finished.contains(node));
-            changed |= holders != before;
-            limit.holders = holders;
+            self.kept().passed.insert(service.clone(), passed);
             self.limits.insert(service, limit);
         }
         changed
+    }
+
+    /// Takes back the turns that nodes have finished, of those that have one now or from an earlier rollout. Returns whether any has changed
+    /// hands.
+    fn take_turns_back(&self, service: &ServiceId, limit: &mut Limit, nodes: &BTreeSet<NodeId>) -> bool {
+        let has_held = |node: &NodeId| self.held.iter().any(|held| held.service == *service && held.node == *node);
+        let (mut changed, mut finished) = (false, Vec::new());
+        for node in nodes {
+            let holder = limit.holders.contains(node);
+            if !holder && !has_held(node) {
+                continue;
+            }
+            if !self.holds(node, service) {
+                limit.holders.remove(node);
+                finished.push((node, holder));
+            } else if !holder {
+                changed |= limit.holders.insert(node.clone());
+            }
+        }
+        for (node, holder) in finished {
+            // One that can go on at once keeps its turn. Where the limit was exceeded meanwhile, because what an earlier rollout left came to
+            // light, it has to wait like others.
+            let goes_on = limit.holders.len() < limit.at_once as usize && self.goes_on(node, service, limit);
+            if goes_on {
+                limit.holders.insert(node.clone());
+            }
+            changed |= goes_on != holder;
+        }
+        changed
+    }
+
+    /// Whether a holder leaves what it still has to do to others for now.
+    fn gives_way(&self, node: &NodeId, service: &ServiceId, limit: &Limit) -> bool {
+        let (holders, at_once) = (&limit.holders, limit.at_once as usize);
+        // Where the limit is lower than in an earlier rollout, nodes that hold turns from there may be too many. They give them back
+        // without this one's gates: an agent finishes what it has begun, and reports what it has not.
+        let carried = self.carries(node, service) && !self.has_open(node, service);
+        if carried && holders.len() > at_once {
+            return true;
+        }
+        // An unavailable node that gave way to others meanwhile goes on when one of these has finished.
+        let damaged = self.is_damaged(node, service) && !self.is_under_way(node, service);
+        let busy = |other: &&NodeId| *other != node && self.is_under_way(other, service);
+        damaged && holders.iter().filter(busy).count() >= at_once
     }
 
     /// Whether a node that has done everything in its turn can go on to further gates at once: then it keeps the turn, so that one node

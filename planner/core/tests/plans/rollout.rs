@@ -161,6 +161,9 @@ impl Run {
                 }
             }
         }
+        // What is kept as reports come is what would be found by going through all of it.
+        let verdict = self.rollout.verdict();
+        assert_eq!(self.rollout.has_run(), matches!(verdict, Verdict::Succeeded | Verdict::Failed), "{verdict:?}");
         out
     }
 }
@@ -170,6 +173,7 @@ fn status(status: &Status) -> String {
         Wait::Offline => "its node, which is offline".to_owned(),
         Wait::Instance { instance, offline: false } => instance.to_string(),
         Wait::Instance { instance, offline: true } => format!("{instance}, whose node is offline"),
+        Wait::Others { count } => format!("{count} more"),
         Wait::Unknown(unknown) => unknown.to_string(),
         Wait::Turn { holders } => {
             let holders: Vec<_> = holders.iter().map(NodeId::as_str).collect();

@@ -16,7 +16,7 @@ use crate::{
     io::{Effect, Event, Level, Message, OFFER_VALID},
     planning::{PlanJob, Planned, Sent},
     record::LogEntry,
-    rollout::{ActiveRollout, RolloutHead, RolloutResult, counts},
+    rollout::{ActiveRollout, RolloutHead, RolloutResult, so_far},
     write::Write,
 };
 
@@ -162,7 +162,7 @@ impl Machine {
         self.rollout_dirty = held;
         let finished = std::mem::take(&mut self.finished);
         if !finished.is_empty() && self.listeners {
-            let counts = counts(rollout.rollout.summary());
+            let counts = so_far(rollout.rollout.progress());
             for (instance, report) in finished {
                 let (action, outcome, duration_ms) = (report.action, report.outcome, report.duration_ms);
                 self.event(|| Event::TaskFinished { instance, action, outcome, duration_ms, counts });
@@ -172,11 +172,11 @@ impl Machine {
             self.persist(Write::Log(LogEntry::Advance));
             grown.iter().for_each(|node| self.publish_gates(node));
         }
-        let rollout = self.rollout.as_ref().expect("checked above");
+        let rollout = Arc::make_mut(self.rollout.as_mut().expect("checked above"));
+        let has_run = rollout.rollout.has_run();
         if rollout.rollout.is_outdated() && !self.deployment.plan_is_due() {
             self.deployment.plan_soon(now, false);
         }
-        let has_run = rollout.has_run();
         self.end_rollout(has_run, now);
     }
 
