@@ -6,6 +6,7 @@
 //! makes reasons of it.
 
 mod explain;
+mod going;
 
 use std::collections::BTreeSet;
 
@@ -16,6 +17,7 @@ use groundplan_protocol::{
     state::Obligation,
 };
 
+use self::going::{Acts, Going, Others};
 use crate::{
     applied::Due,
     desired::{NodeIx, Scope},
@@ -348,33 +350,6 @@ impl<'a> RestartGraph<'a> {
     }
 }
 
-/// What all of a set are to others, and each of it to all others but itself: the union of "all but one of them", for any number of times,
-/// without going through the set each time.
-struct Others<T> {
-    /// The one that was left out, if that is the same each time; none, once, if nothing was.
-    left_out: Option<Option<T>>,
-    all: bool,
-}
-
-impl<T: Copy + PartialEq> Others<T> {
-    fn new() -> Self {
-        Self { left_out: None, all: false }
-    }
-
-    /// Adds all of the set but this one.
-    fn all_but(&mut self, one: Option<T>) {
-        let before = *self.left_out.get_or_insert(one);
-        self.all |= one.is_none() || before != one;
-    }
-
-    /// What was added; `set` is the set.
-    fn of(self, set: &[T]) -> impl Iterator<Item = T> {
-        let left_out = self.left_out.flatten().filter(|_| !self.all);
-        let any = self.left_out.is_some();
-        set.iter().copied().filter(move |item| any && Some(*item) != left_out)
-    }
-}
-
 /// The id of a vertex.
 pub(crate) fn instance(diff: &Diff<'_>, task: usize, vertex: usize) -> InstanceId {
     diff.desired.graph.tasks[task].id.at(&diff.desired.nodes[diff.node_of[vertex].0 as usize])
@@ -440,58 +415,6 @@ fn removal_triggers(diff: &Diff<'_>, hand_overs: &HandOvers) -> (Vec<RemovalTrig
     triggers.sort_unstable();
     triggers.dedup();
     (triggers, detached)
-}
-
-/// Where a removed task is removed: on the nodes on which it does not change hands as a whole. There it is not removed, and fires nothing:
-/// its heir fires what is declared on the heir.
-struct Going {
-    /// On nodes that are not parked, ascending.
-    there: Vec<NodeIx>,
-    /// On parked nodes, ascending.
-    parked: Vec<NodeIx>,
-    /// See [`Diff::has_moved`]: then it acts on its own node alone.
-    has_moved: bool,
-}
-
-/// Whether a removed task acts on a vertex.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Acts {
-    Not,
-    /// Only on nodes that are parked and another one than the vertex's.
-    Away,
-    /// Some instance that the vertex waits for.
-    There,
-}
-
-impl Going {
-    fn new(diff: &Diff<'_>, hand_overs: &HandOvers, removed: usize) -> Self {
-        let nodes = diff.removed[removed].instances.iter().map(|(node, _)| *node);
-        let goes = nodes.filter(|node| !hand_overs.is_whole(removed as u32, *node));
-        let (parked, there) = goes.partition(|node| diff.is_parked(*node));
-        Self { there, parked, has_moved: diff.has_moved(removed) }
-    }
-
-    /// The scope of an edge from there.
-    fn scope(&self, scope: Scope) -> Scope {
-        match scope {
-            Scope::AllNodes if self.has_moved => Scope::SameNode,
-            scope => scope,
-        }
-    }
-
-    /// Whether it acts on a vertex on the node `at`, by an edge of that scope.
-    fn acts(&self, diff: &Diff<'_>, scope: Scope, at: NodeIx) -> Acts {
-        let goes = |node: &NodeIx| self.there.binary_search(node).is_ok() || self.parked.binary_search(node).is_ok();
-        match self.scope(scope) {
-            Scope::SameNode if goes(&at) => Acts::There,
-            Scope::OneNode(only) if !goes(&only) || self.has_moved && only != at => Acts::Not,
-            Scope::OneNode(only) if diff.is_waited_for(only, at) => Acts::There,
-            Scope::OneNode(_) => Acts::Away,
-            Scope::AllNodes if !self.there.is_empty() || goes(&at) => Acts::There,
-            Scope::AllNodes if !self.parked.is_empty() => Acts::Away,
-            Scope::SameNode | Scope::AllNodes => Acts::Not,
-        }
-    }
 }
 
 /// The scope of a recorded source; none if it names a node that is no longer declared.
