@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use groundplan_protocol::{
     effect::{Action, Effect},
-    ids::{GateId, Generation, InstanceId, NodeId, TaskId},
+    ids::{GateId, Generation, NodeId, TaskId},
     plan::OpenGate,
     report::{Outcome, TaskReport},
 };
@@ -76,8 +76,8 @@ impl Rollout {
     }
 
     /// The number of an instance in the plan's order; none if it is not in this plan.
-    pub fn number(&self, instance: &InstanceId) -> Option<usize> {
-        self.find(&instance.node, &instance.task).map(|i| i as usize)
+    pub fn number(&self, node: &NodeId, task: &TaskId) -> Option<usize> {
+        self.find(node, task).map(|i| i as usize)
     }
 
     /// What is done to a task on a node.
@@ -93,7 +93,7 @@ impl Rollout {
 
     /// The tasks of a node that have neither succeeded nor failed, with what is done to them, in the plan's order.
     pub fn left_on(&self, node: &NodeId) -> impl Iterator<Item = (&TaskId, Action)> {
-        let order = self.nodes.get(node).into_iter().flat_map(|at| &at.order);
+        let order = self.nodes.get(node).into_iter().flat_map(|at| at.order.iter());
         let left = order.map(|i| &self.entries[*i as usize]).filter(|entry| !entry.succeeded() && !entry.failed());
         left.map(|entry| (&entry.instance.task, entry.action))
     }
@@ -176,7 +176,7 @@ impl Rollout {
 
     /// All gates that are open on a node. The whole set is published each time, so that a lost or repeated message does no harm.
     pub fn open_gates(&self, node: &NodeId) -> BTreeMap<GateId, OpenGate> {
-        let entries = self.nodes.get(node).into_iter().flat_map(|at| &at.order);
+        let entries = self.nodes.get(node).into_iter().flat_map(|at| at.order.iter());
         let gates = entries.flat_map(|i| &self.entries[*i as usize].gates).map(|g| &self.gates[*g as usize]);
         gates.filter_map(|gate| Some((gate.id.clone(), gate.open?))).collect()
     }

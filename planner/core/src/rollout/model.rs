@@ -1,6 +1,10 @@
 //! The state of a rollout, and the status of an instance in it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Deref,
+    sync::Arc,
+};
 
 use groundplan_protocol::{
     effect::{Action, Effect},
@@ -44,9 +48,25 @@ pub struct Rollout {
     pub(super) tally: Tally,
 }
 
-/// An instance of the plan. Other entries and gates are named by index.
+/// An instance of the plan, and what was reported of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Entry {
+    /// Shared by all clones of the rollout, which are taken for those who read while reports come.
+    #[serde(flatten)]
+    planned: Arc<PlannedEntry>,
+    /// The last outcome that was reported for this plan.
+    pub(super) outcome: Option<Outcome>,
+    /// Whether it was reported to have changed something, for this plan or for an older one.
+    pub(super) fired: bool,
+    /// Whether such a report was for an older plan.
+    pub(super) late: bool,
+    /// Whether the agent reported that it runs at the moment.
+    pub(super) running: bool,
+}
+
+/// What the plan has of an instance. Other entries and gates are named by index.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct PlannedEntry {
     pub(super) instance: InstanceId,
     pub(super) action: Action,
     /// Entries on the same node that must be done first.
@@ -65,14 +85,6 @@ pub(super) struct Entry {
     pub(super) unknown: Vec<Unknown>,
     /// Gates that wait for it.
     pub(super) feeds: Vec<u32>,
-    /// The last outcome that was reported for this plan.
-    pub(super) outcome: Option<Outcome>,
-    /// Whether it was reported to have changed something, for this plan or for an older one.
-    pub(super) fired: bool,
-    /// Whether such a report was for an older plan.
-    pub(super) late: bool,
-    /// Whether the agent reported that it runs at the moment.
-    pub(super) running: bool,
     /// Whether the agent runs it again by itself after an interruption.
     #[serde(default)]
     pub(super) reruns: bool,
@@ -93,7 +105,7 @@ pub(super) struct GateEntry {
     pub(super) id: GateId,
     pub(super) opens: Opens,
     /// Entries that wait for it.
-    pub(super) targets: Vec<u32>,
+    pub(super) targets: Arc<[u32]>,
     /// As it was opened; none while it is closed.
     pub(super) open: Option<OpenGate>,
 }
@@ -101,7 +113,7 @@ pub(super) struct GateEntry {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) enum Opens {
     /// When these entries are done; `left` of them are not yet.
-    Done { waits_for: Vec<u32>, fires_on: Option<TaskId>, left: u32 },
+    Done { waits_for: Arc<[u32]>, fires_on: Option<TaskId>, left: u32 },
     /// When its node has a turn of that service.
     Turn { service: ServiceId },
     /// Not in this rollout.
@@ -112,9 +124,9 @@ pub(super) enum Opens {
 pub(super) struct NodeEntry {
     pub(super) online: bool,
     /// Its entries by task.
-    pub(super) tasks: BTreeMap<TaskId, u32>,
+    pub(super) tasks: Arc<BTreeMap<TaskId, u32>>,
     /// Its entries in the plan's order.
-    pub(super) order: Vec<u32>,
+    pub(super) order: Arc<[u32]>,
 }
 
 /// A service with a rolling limit.
@@ -141,7 +153,20 @@ pub(super) struct HeldTurn {
     pub(super) desired: bool,
 }
 
+impl Deref for Entry {
+    type Target = PlannedEntry;
+
+    fn deref(&self) -> &PlannedEntry {
+        &self.planned
+    }
+}
+
 impl Entry {
+    /// Of which nothing has been reported.
+    pub(super) fn new(planned: PlannedEntry) -> Self {
+        Self { planned: Arc::new(planned), outcome: None, fired: false, late: false, running: false }
+    }
+
     pub(super) fn succeeded(&self) -> bool {
         self.outcome.as_ref().is_some_and(Outcome::is_success)
     }

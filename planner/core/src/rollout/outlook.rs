@@ -62,7 +62,7 @@ impl Rollout {
                 if let Some(i) = self.held.iter().position(unplanned) {
                     return Outlook::Unavailable(i as u32);
                 }
-                let order = self.nodes.get(node).into_iter().flat_map(|at| &at.order);
+                let order = self.nodes.get(node).into_iter().flat_map(|at| at.order.iter());
                 let theirs = order.filter(|i| self.in_turn(**i, service)).map(|i| first[*i as usize]);
                 theirs.fold(Outlook::Done, worse)
             };

@@ -1,6 +1,9 @@
 //! Makes a rollout of a plan: actions become entries, names become indices.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use groundplan_protocol::{
     ids::{GateId, Generation, InstanceId},
@@ -8,7 +11,7 @@ use groundplan_protocol::{
 };
 
 use super::{
-    model::{Entry, GateEntry, Limit, NodeEntry, On, Opens, Rollout},
+    model::{Entry, GateEntry, Limit, NodeEntry, On, Opens, PlannedEntry, Rollout},
     tally::Tally,
 };
 use crate::plan::{Gate, Plan};
@@ -20,10 +23,10 @@ impl Rollout {
         let numbers: HashMap<&InstanceId, u32> =
             plan.actions.iter().enumerate().map(|(i, action)| (&action.instance, i as u32)).collect();
         let gate_numbers: HashMap<&GateId, u32> = plan.gates.keys().enumerate().map(|(i, id)| (id, i as u32)).collect();
-        let mut entries: Vec<Entry> = plan
+        let mut entries: Vec<PlannedEntry> = plan
             .actions
             .iter()
-            .map(|action| Entry {
+            .map(|action| PlannedEntry {
                 instance: action.instance.clone(),
                 action: action.action,
                 after: Vec::new(),
@@ -33,19 +36,16 @@ impl Rollout {
                 since: None,
                 unknown: action.waits_for.to_vec(),
                 feeds: Vec::new(),
-                outcome: None,
-                fired: false,
-                late: false,
-                running: false,
                 reruns: false,
             })
             .collect();
         let mut gates: Vec<GateEntry> = Vec::with_capacity(plan.gates.len());
+        let mut targets: Vec<Vec<u32>> = vec![Vec::new(); plan.gates.len()];
         let mut limits = BTreeMap::new();
         for (number, (id, gate)) in plan.gates.iter().enumerate() {
             let opens = match gate {
                 Gate::Done { waits_for, fires_on } => {
-                    let waits_for: Vec<u32> = waits_for.iter().filter_map(|i| numbers.get(i).copied()).collect();
+                    let waits_for: Arc<[u32]> = waits_for.iter().filter_map(|i| numbers.get(i).copied()).collect();
                     waits_for.iter().for_each(|i| entries[*i as usize].feeds.push(number as u32));
                     Opens::Done { left: waits_for.len() as u32, waits_for, fires_on: fires_on.clone() }
                 }
@@ -56,11 +56,11 @@ impl Rollout {
                     Opens::Turn { service: service.clone() }
                 }
             };
-            gates.push(GateEntry { id: id.clone(), opens, targets: Vec::new(), open: None });
+            gates.push(GateEntry { id: id.clone(), opens, targets: Arc::default(), open: None });
         }
         let mut nodes = BTreeMap::new();
         for (node, part) in &plan.nodes {
-            let mut at = NodeEntry::default();
+            let (mut tasks, mut order) = (BTreeMap::new(), Vec::new());
             // Tasks stand after all that they wait for, so that names of earlier tasks resolve to entries on the way.
             for task in &part.tasks {
                 let Some(number) = numbers.get(&task.task.at(node)).copied() else { continue };
@@ -69,7 +69,7 @@ impl Rollout {
                 entry.since = task.obligation.and_then(|due| due.since);
                 entry.reruns =
                     task.resolved.as_ref().is_none_or(|resolved| resolved.spec.on_interrupt == OnInterrupt::Rerun);
-                entry.after = task.after.iter().filter_map(|task| at.tasks.get(task).copied()).collect();
+                entry.after = task.after.iter().filter_map(|task| tasks.get(task).copied()).collect();
                 entry.gates = task.gates.iter().filter_map(|gate| gate_numbers.get(gate).copied()).collect();
                 let on = |on: &TriggerSource| match on {
                     // The declared edge says what the source is for the agent: see `On`. Without one the source is a removal, which
@@ -78,25 +78,26 @@ impl Rollout {
                         let mut declared = task.edges.triggers.iter().filter(|edge| edge.on.task == *source).peekable();
                         let barrier =
                             declared.peek().is_none() || declared.any(|edge| edge.on.place == Place::Everywhere);
-                        at.tasks.get(source).copied().map(if barrier { On::Barrier } else { On::Entry })
+                        tasks.get(source).copied().map(if barrier { On::Barrier } else { On::Entry })
                     }
                     TriggerSource::Gate(gate) => gate_numbers.get(gate).copied().map(On::Gate),
                 };
                 entry.triggers = task.triggers.iter().filter_map(|t| Some((t.effect, on(&t.on)?))).collect();
                 for gate in &entry.gates {
-                    let gate = &mut gates[*gate as usize];
-                    gate.targets.push(number);
-                    if let Opens::Turn { service } = &gate.opens
+                    targets[*gate as usize].push(number);
+                    if let Opens::Turn { service } = &gates[*gate as usize].opens
                         && let Some(limit) = limits.get_mut(service)
                     {
                         limit.pending.insert(node.clone());
                     }
                 }
-                at.tasks.insert(task.task.clone(), number);
-                at.order.push(number);
+                tasks.insert(task.task.clone(), number);
+                order.push(number);
             }
-            nodes.insert(node.clone(), at);
+            nodes.insert(node.clone(), NodeEntry { online: false, tasks: Arc::new(tasks), order: order.into() });
         }
+        let entries = entries.into_iter().map(Entry::new).collect();
+        gates.iter_mut().zip(targets).for_each(|(gate, targets)| gate.targets = targets.into());
         let (ripe, held, dormant, late) = (Vec::new(), Vec::new(), Vec::new(), BTreeSet::new());
         let (pending, parked, detached) = (plan.pending.clone(), plan.parked.clone(), plan.detached.clone());
         let tally = Tally::default();

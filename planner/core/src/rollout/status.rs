@@ -94,7 +94,7 @@ impl Rollout {
 
     /// Whether something on a node is not done. It may be done after the rollout has ended without the node, because that is parked.
     pub fn is_open_on(&self, node: &NodeId) -> bool {
-        let mut order = self.nodes.get(node).into_iter().flat_map(|at| &at.order);
+        let mut order = self.nodes.get(node).into_iter().flat_map(|at| at.order.iter());
         order.any(|i| !self.entries[*i as usize].succeeded())
     }
 

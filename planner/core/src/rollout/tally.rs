@@ -5,7 +5,10 @@
 //! when it is missing. Where keeping a number exactly would mean to go through what waits for an entry, a lower bound is kept, and the
 //! number is worked out again when that is used up.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use groundplan_protocol::{
     ids::{NodeId, ServiceId},
@@ -41,7 +44,7 @@ pub(super) struct Kept {
     /// By gate: whether nothing that waits there counted as open when that was last worked out.
     shut: Vec<bool>,
     /// By entry that stands for a whole barrier: the entries on its node that it may fire.
-    barriers: BTreeMap<u32, Vec<u32>>,
+    barriers: Arc<BTreeMap<u32, Vec<u32>>>,
     /// Those of them of which a change was reported for an older plan.
     late: BTreeSet<u32>,
     /// By node: its entries that run.
@@ -134,7 +137,7 @@ impl Kept {
             open: None,
             has_run: None,
             shut: Vec::new(),
-            barriers,
+            barriers: Arc::new(barriers),
             late,
             running,
             changed: all.collect(),
@@ -262,7 +265,7 @@ impl Rollout {
         // Who gets a turn can go on. So what waits for one could do so before as well, unless all that hold one have it from earlier.
         let is_full = |service: &ServiceId| self.limits[service].holders.len() >= self.limits[service].at_once as usize;
         let goes_on = |node: &NodeId, service: &ServiceId| {
-            let mut order = self.nodes.get(node).into_iter().flat_map(|at| &at.order);
+            let mut order = self.nodes.get(node).into_iter().flat_map(|at| at.order.iter());
             !self.held.iter().any(|held| held.node == *node && held.service == *service)
                 && !order.any(|i| {
                     let reported = self.entries[*i as usize].reported();

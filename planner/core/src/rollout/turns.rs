@@ -155,7 +155,8 @@ impl Rollout {
 
     /// Whether a gate of the service is open on a node, and its task is not done.
     fn has_open(&self, node: &NodeId, service: &ServiceId) -> bool {
-        let entries = self.nodes.get(node).into_iter().flat_map(|at| &at.order).map(|i| &self.entries[*i as usize]);
+        let entries =
+            self.nodes.get(node).into_iter().flat_map(|at| at.order.iter()).map(|i| &self.entries[*i as usize]);
         entries.filter(|entry| !entry.succeeded()).any(|entry| {
             let mut gates = entry.gates.iter().map(|gate| &self.gates[*gate as usize]);
             gates.any(|gate| gate.open.is_some() && matches!(&gate.opens, Opens::Turn { service: s } if s == service))
@@ -183,7 +184,7 @@ impl Rollout {
             for gate in entry.gates.iter().map(|gate| &self.gates[*gate as usize]).filter(|gate| gate.open.is_none()) {
                 match &gate.opens {
                     Opens::Turn { service: s } if s == service && entry.instance.node != held.node => return true,
-                    Opens::Done { waits_for, .. } => open.extend(waits_for),
+                    Opens::Done { waits_for, .. } => open.extend(waits_for.iter()),
                     Opens::Turn { .. } => {}
                     // Not all values are listed where they are many: then one of them may need a turn.
                     Opens::Unknown if entry.unknown.len() >= MAX_LISTED => return true,
@@ -215,7 +216,7 @@ impl Rollout {
         let mut gates = Vec::new();
         // Ready: some task waits for the turn alone. Without that, the turn would be held while its node waits for others.
         let (mut ready, mut last) = (holder, true);
-        for i in &at.order {
+        for i in at.order.iter() {
             let entry = &self.entries[*i as usize];
             // Of the closed gates: is one for this turn, and are there others?
             let mut turn = None;

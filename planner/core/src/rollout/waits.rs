@@ -102,7 +102,7 @@ impl<'r> Lister<'r> {
 /// What gates stand for that is not done.
 fn open(rollout: &Rollout, gates: &[u32]) -> Open {
     let sources = |gate: &u32| match &rollout.gates[*gate as usize].opens {
-        Opens::Done { waits_for, .. } => waits_for.as_slice(),
+        Opens::Done { waits_for, .. } => &**waits_for,
         Opens::Turn { .. } | Opens::Unknown => &[],
     };
     let all = gates.iter().flat_map(sources).copied().filter(|i| !rollout.entries[*i as usize].succeeded());

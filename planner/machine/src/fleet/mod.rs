@@ -41,6 +41,8 @@ pub(crate) struct Fleet {
     strangers: usize,
     /// Those that contradicted themselves, and wait.
     damped: BTreeSet<NodeId>,
+    /// Those with which no plan was made as they are: see [`Node::considered`]. Mostly few.
+    unconsidered: BTreeSet<NodeId>,
 }
 
 /// What a state brought.
@@ -66,6 +68,7 @@ impl Fleet {
             fleet.nodes.insert(node, Arc::new(Node::restore(known, acked, now)));
         }
         for node in fleet.nodes.keys().cloned().collect::<Vec<_>>() {
+            fleet.unconsidered.insert(node.clone());
             fleet.note_damped(&node);
         }
         for (node, planned) in std::mem::take(&mut stored.plans) {
@@ -94,7 +97,24 @@ impl Fleet {
     }
 
     fn entry(&mut self, node: &NodeId) -> &mut Node {
-        Arc::make_mut(self.nodes.entry(node.clone()).or_default())
+        let unconsidered = &mut self.unconsidered;
+        Arc::make_mut(self.nodes.entry(node.clone()).or_insert_with(|| {
+            unconsidered.insert(node.clone());
+            Arc::default()
+        }))
+    }
+
+    /// The nodes with which no plan was made as they are.
+    pub(crate) fn unconsidered(&self) -> impl Iterator<Item = (&NodeId, &Node)> {
+        self.unconsidered.iter().filter_map(|id| Some((id, self.get(id)?)))
+    }
+
+    /// Notes that a plan was made with a node as it is.
+    pub(crate) fn consider(&mut self, id: &NodeId) {
+        if let Some(node) = self.get_mut(id) {
+            node.considered = true;
+        }
+        self.unconsidered.remove(id);
     }
 
     /// A node of which a message came; none if it is not declared and there is no room for another stranger.
@@ -112,10 +132,14 @@ impl Fleet {
         let known = self.get_mut(node)?;
         let (facts, exports, before) = (known.facts.clone(), known.exports.clone(), known.belief.applied.clone());
         let news = known.fold_state(state);
+        let considered = known.considered;
         let facts = (known.facts != facts).then_some(facts.is_empty());
         let differ = exports_differ(&exports, &known.exports).into_iter();
         let exports = differ.map(|task| (task.clone(), exports.get(&task).cloned())).collect();
         let edges = edges_differ(&before.tasks, &known.belief.applied.tasks);
+        if !considered {
+            self.unconsidered.insert(node.clone());
+        }
         Some(StateFolded { news, facts, exports, before, edges })
     }
 
