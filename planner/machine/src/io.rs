@@ -365,6 +365,8 @@ pub enum Event {
         outcome: Outcome,
         /// How long it took, in milliseconds.
         duration_ms: u64,
+        /// Whether its agent has left it out, because it acts on the host as a whole.
+        skipped: bool,
         /// What the rollout's instances were reported to be so far: what has not ended and is not reported to run counts as pending.
         counts: Counts,
     },

@@ -65,7 +65,8 @@ pub struct ActiveRollout {
     parts: Arc<BTreeMap<NodeId, NodePart>>,
     /// How many nodes are there, declared, and not planned for yet: it is not over before they are.
     pub unplanned: usize,
-    results: BTreeMap<InstanceId, Arc<TaskResult>>,
+    /// By action: what its last report brought beyond its outcome.
+    results: Vec<Option<Arc<TaskResult>>>,
 }
 
 /// What a report brought beyond its outcome.
@@ -192,7 +193,8 @@ pub struct InstanceDetail {
 
 impl ActiveRollout {
     pub(crate) fn new(head: RolloutHead, rollout: Rollout, parts: Arc<BTreeMap<NodeId, NodePart>>) -> Self {
-        Self { head, rollout, parts, unplanned: 0, results: BTreeMap::new() }
+        let results = vec![None; head.actions.len()];
+        Self { head, rollout, parts, unplanned: 0, results }
     }
 
     /// As it was when the planner ended.
@@ -230,7 +232,9 @@ impl ActiveRollout {
             let limit = OUTPUT[usize::from(!report.outcome.is_success())];
             let output = report.output.as_ref().map(|output| shortened(output, limit));
             let result = TaskResult { started_ms: report.started_ms, duration_ms: report.duration_ms, output };
-            self.results.insert(report.task.at(node), Arc::new(result));
+            if let Some(at) = self.rollout.number(node, &report.task).and_then(|at| self.results.get_mut(at)) {
+                *at = Some(Arc::new(result));
+            }
         }
         ours
     }
@@ -346,7 +350,8 @@ impl ActiveRollout {
 
     /// All of it. `running` is whether an agent has reported that it runs an instance.
     pub fn detail(&self, running: &dyn Fn(&InstanceId) -> bool) -> RolloutDetail {
-        let instances = self.states(running).map(|(planned, state)| self.instance(planned, state));
+        let instances = self.states(running).enumerate();
+        let instances = instances.map(|(at, (planned, state))| self.instance(at, planned, state));
         let pending = self
             .rollout
             .pending()
@@ -357,13 +362,15 @@ impl ActiveRollout {
 
     /// One of its instances; none if it is not in the plan.
     pub fn detail_of(&self, instance: &InstanceId, running: bool) -> Option<InstanceDetail> {
-        let planned = &self.head.actions[self.rollout.number(instance)?];
+        let at = self.rollout.number(&instance.node, &instance.task)?;
+        let planned = self.head.actions.get(at)?;
         let status = self.rollout.status(instance)?;
-        Some(self.instance(planned, state(status, running)))
+        Some(self.instance(at, planned, state(status, running)))
     }
 
-    fn instance(&self, planned: &PlannedReasons, state: InstanceState) -> InstanceDetail {
-        let result = self.results.get(&planned.instance);
+    /// The action of that number in full.
+    fn instance(&self, at: usize, planned: &PlannedReasons, state: InstanceState) -> InstanceDetail {
+        let result = self.results.get(at).and_then(Option::as_ref);
         InstanceDetail {
             planned: planned.clone(),
             state,

@@ -49,6 +49,10 @@ pub enum Event {
         outcome: Outcome,
         /// How long it took, in milliseconds.
         duration_ms: u64,
+        /// Whether its agent has left it out, because it acts on the host as a whole, as under `groundplan up`; its output says why. Absent
+        /// if not.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        skipped: bool,
         /// What the rollout's instances were reported to be so far. One that has not ended and is not reported to run counts as pending,
         /// whatever it waits for.
         counts: Counts,

@@ -156,8 +156,8 @@ impl From<io::Event> for Event {
             io::Event::Commit(commit) => Self::Commit { commit: commit.into() },
             io::Event::RolloutStarted(rollout) => Self::RolloutStarted { rollout: rollout.into() },
             io::Event::TaskStarted(instance) => Self::TaskStarted { instance },
-            io::Event::TaskFinished { instance, action, outcome, duration_ms, counts } => {
-                Self::TaskFinished { instance, action, outcome, duration_ms, counts: counts.into() }
+            io::Event::TaskFinished { instance, action, outcome, duration_ms, skipped, counts } => {
+                Self::TaskFinished { instance, action, outcome, duration_ms, skipped, counts: counts.into() }
             }
             io::Event::RolloutFinished(rollout) => Self::RolloutFinished { rollout: rollout.into() },
             io::Event::Node(node, presence) => Self::Node { node, presence: presence.into() },

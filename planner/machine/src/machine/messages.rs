@@ -12,7 +12,7 @@ use groundplan_protocol::{
     time::Now,
 };
 
-use super::Machine;
+use super::{Finished, Machine};
 use crate::{
     fleet::{Node, StateNews},
     ids::Receipt,
@@ -307,7 +307,7 @@ impl Machine {
                 }
                 let Some(rollout) = self.rollout_mut() else { continue };
                 if rollout.fold(node, report) && self.listeners {
-                    self.finished.push((report.task.at(node), report.clone()));
+                    self.finished.push(Finished::of(node, report));
                 }
             }
             let (node, ledger) = (node.clone(), batch.ledger.clone());

@@ -19,9 +19,10 @@ use std::{
 use groundplan_core::{Knowledge, desired::Elected};
 use groundplan_protocol::{
     VERSION,
+    effect::Action,
     ids::{Generation, InstanceId, NodeId, Nonce},
     presence::{HEARTBEAT, PlannerPresence},
-    report::TaskReport,
+    report::{Outcome, SKIPPED, TaskReport},
     time::Now,
 };
 
@@ -67,7 +68,7 @@ pub struct Machine {
     /// Whether anything happened to the rollout since its progress was worked out.
     rollout_dirty: bool,
     /// Tasks that finished since then, for clients that follow.
-    finished: Vec<(InstanceId, TaskReport)>,
+    finished: Vec<Finished>,
     /// Messages that change what a plan under way started from: taken when it is there.
     held: VecDeque<(Receipt, NodeId, NodeMessage)>,
     write_at: Duration,
@@ -83,6 +84,28 @@ pub struct Machine {
     release_at: Option<Duration>,
     stopping: bool,
     out: Vec<Effect>,
+}
+
+/// A task that finished, for [`Event::TaskFinished`].
+#[derive(Debug)]
+struct Finished {
+    instance: InstanceId,
+    action: Action,
+    outcome: Outcome,
+    duration_ms: u64,
+    skipped: bool,
+}
+
+impl Finished {
+    fn of(node: &NodeId, report: &TaskReport) -> Self {
+        Self {
+            instance: report.task.at(node),
+            action: report.action,
+            outcome: report.outcome.clone(),
+            duration_ms: report.duration_ms,
+            skipped: report.output.as_ref().is_some_and(|output| output.head.starts_with(SKIPPED)),
+        }
+    }
 }
 
 impl Machine {

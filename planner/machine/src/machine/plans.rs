@@ -9,7 +9,7 @@ use std::{
 use groundplan_core::{AppliedState, Policy};
 use groundplan_protocol::{VERSION, ids::NodeId, plan::Gates, report::Ack, state::Phase, time::Now, topic::NodeTopic};
 
-use super::Machine;
+use super::{Finished, Machine};
 use crate::{
     fleet::Node,
     ids::JobId,
@@ -73,13 +73,9 @@ impl Machine {
         let Some(active) = self.deployment.active().cloned() else { return false };
         let commit = active.commit.clone();
         // No state was taken since it was started. Most are marked already, and a node that is changed is copied while a view of it is in use.
-        let unmarked = |(id, node): &(&NodeId, &Arc<Node>)| node.is_known() && !node.considered && active.declares(id);
-        let considered: Vec<NodeId> = self.fleet.nodes().iter().filter(unmarked).map(|(id, _)| id.clone()).collect();
-        for id in considered {
-            if let Some(node) = self.fleet.get_mut(&id) {
-                node.considered = true;
-            }
-        }
+        let marked = self.fleet.unconsidered().filter(|(id, node)| node.is_known() && active.declares(id));
+        let marked: Vec<NodeId> = marked.map(|(id, _)| id.clone()).collect();
+        marked.iter().for_each(|id| self.fleet.consider(id));
         let (actions, nodes) = (planned.actions.len(), planned.plans.len());
         self.log(
             Level::Info,
@@ -163,9 +159,8 @@ impl Machine {
         let finished = std::mem::take(&mut self.finished);
         if !finished.is_empty() && self.listeners {
             let counts = so_far(rollout.rollout.progress());
-            for (instance, report) in finished {
-                let (action, outcome, duration_ms) = (report.action, report.outcome, report.duration_ms);
-                self.event(|| Event::TaskFinished { instance, action, outcome, duration_ms, counts });
+            for Finished { instance, action, outcome, duration_ms, skipped } in finished {
+                self.event(|| Event::TaskFinished { instance, action, outcome, duration_ms, skipped, counts });
             }
         }
         if let Some(grown) = advanced {
@@ -219,7 +214,7 @@ impl Machine {
         let due = self.deployment.plan_is_due();
         let waits = |node: &Node| node.is_online() && (!node.is_known() || due && !node.considered);
         let is_parked = |id: &NodeId| self.meta.parked.contains_key(id) || active.desired.is_parked(id);
-        let nodes = self.fleet.nodes().iter().filter(|(id, node)| waits(node) && active.declares(id));
+        let nodes = self.fleet.unconsidered().filter(|(id, node)| waits(node) && active.declares(id));
         nodes.filter(|(id, _)| !is_parked(id)).count()
     }
 

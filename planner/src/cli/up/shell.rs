@@ -13,7 +13,7 @@ use groundplan_protocol::{
     broker::BrokerAddress,
     envelope::PublicKey,
     ids::{InstanceId, NodeId, SiteName},
-    report::{Outcome, Output, SKIPPED},
+    report::Outcome,
 };
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -232,10 +232,10 @@ impl Shell {
                     self.agents(&status, broker, agents, progress).await?;
                 }
                 Event::TaskFinished { instance, outcome: Outcome::Failed { .. }, .. } => {
-                    show_output(&mut client, instance, progress, |_| true).await;
+                    show_output(&mut client, instance, progress).await;
                 }
-                Event::TaskFinished { instance, outcome: Outcome::Done { changed: false, .. }, .. } => {
-                    show_output(&mut client, instance, progress, |output| output.head.starts_with(SKIPPED)).await;
+                Event::TaskFinished { instance, skipped: true, .. } => {
+                    show_output(&mut client, instance, progress).await;
                 }
                 Event::Idle | Event::RolloutFinished { .. } | Event::Node { .. } => check.soon(),
                 _ => {}
@@ -331,17 +331,12 @@ fn settled(status: &Status, long: bool) -> bool {
     status.commit.is_some() && over && status.nodes.iter().filter(|n| n.declared).all(done)
 }
 
-/// Shows the output of a task, if the planner has it and it is `wanted`.
-async fn show_output(
-    client: &mut Client,
-    instance: &InstanceId,
-    progress: &mut Progress,
-    wanted: impl Fn(&Output) -> bool,
-) {
+/// Shows the output of a task, if the planner has it.
+async fn show_output(client: &mut Client, instance: &InstanceId, progress: &mut Progress) {
     let why = client.ask(&GetWhy { node: instance.node.clone(), task: instance.task.clone() }).await;
     // Only an addition to the failure that is on the screen already: without it the run goes on.
     let output = why.ok().and_then(|why| why.record).and_then(|record| record.output);
-    if let Some(output) = output.filter(|output| wanted(output)) {
+    if let Some(output) = output {
         progress.output(&output);
     }
 }
