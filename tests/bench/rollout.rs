@@ -13,9 +13,9 @@ use std::{
 
 use groundplan::site::{Cache, load};
 use groundplan_core::{
-    Knowledge,
+    AppliedState, Knowledge, Policy, SourceTree as _,
     locate::Locator,
-    plan::{NodePart, ReasonReport},
+    plan::{NodePart, ReasonReport, plan},
     source::MemoryTree,
 };
 use groundplan_machine::{
@@ -108,6 +108,7 @@ struct Fleet {
     plan: Option<Box<PlanJob>>,
     /// Nodes whose gates have changed since they were last given a turn.
     woken: BTreeSet<NodeId>,
+    cache: Cache,
     /// What was measured so far.
     figures: Vec<(&'static str, f64)>,
 }
@@ -128,8 +129,9 @@ fn ledger(node: &NodeId) -> LedgerId {
 impl Fleet {
     fn new(tree: MemoryTree) -> Self {
         let mut figures = Vec::new();
-        let mut read = || load(&tree, &Knowledge::default(), &mut Cache::default()).expect("a good site");
-        let loaded = timed(&mut figures, "parse and resolve the tree", &mut read);
+        let mut cache = Cache::default();
+        let read = || load(&tree, &Knowledge::default(), &mut cache).expect("a good site");
+        let loaded = timed(&mut figures, "parse and resolve the tree", read);
         let id = CommitId::new("0123456789012345678901234567890123456789").expect("an object id");
         let commit = Commit { id, subject: "all".to_owned(), author: "bench".to_owned(), time: 0, rewinds: None };
         let (site, desired) = (loaded.site.name.clone(), loaded.desired.clone());
@@ -140,7 +142,7 @@ impl Fleet {
         let now = Now::default();
         let machine = Machine::restore(&Settings::new([1; 16]), stored, now);
         let nodes = active.desired.nodes.iter().map(|node| (node.clone(), Agent::default())).collect();
-        Self { machine, now, tree, active, nodes, receipt: 0, plan: None, woken: BTreeSet::new(), figures }
+        Self { machine, now, tree, active, nodes, receipt: 0, plan: None, woken: BTreeSet::new(), cache, figures }
     }
 
     /// Takes a round of inputs, and carries out what follows at once, but for plans.
@@ -279,9 +281,15 @@ impl Fleet {
         while !next.is_empty() {
             for node in next {
                 let Some(input) = self.batch(&node, generation, &site) else { continue };
+                // What a view shares is copied when it changes.
+                let view = (batches == count / 2).then(|| self.machine.view());
                 let began = Instant::now();
                 self.take(vec![input]);
-                spent += began.elapsed();
+                let took = began.elapsed();
+                match view {
+                    Some(_) => half.push(("a batch of reports, a view in use", millis(took))),
+                    None => spent += took,
+                }
                 batches += 1;
                 if batches == count / 2 {
                     self.questions(&mut half, ["status half-way", "why half-way"]);
@@ -294,7 +302,24 @@ impl Fleet {
         assert!(rollout.is_over(), "{:?}", rollout.summary().counts);
         figures.extend(half);
         figures.push(("all reports", millis(spent)));
+        self.one_node(&mut figures);
         figures
+    }
+
+    /// One line for one node, once all is applied.
+    fn one_node(&mut self, figures: &mut Vec<(&'static str, f64)>) {
+        let path = "inventory/nodes.toml";
+        let text = self.tree.read(path).expect("it was written");
+        // The last table of the file is that of the last node.
+        let changed = [&text, &b"vars = { value = \"two\" }\n"[..]].concat();
+        self.tree.write(path, changed);
+        let (tree, cache) = (&self.tree, &mut self.cache);
+        let read = || load(tree, &Knowledge::default(), cache).expect("a good site");
+        let loaded = timed(figures, "one line for one node: parse and resolve the tree", read);
+        let applied = AppliedState::of(&self.active.desired);
+        let policy = Policy::default();
+        let plan = timed(figures, "one line for one node: plan", || plan(&loaded.desired, &applied, &policy));
+        assert_eq!(plan.nodes.len(), 1, "one node is touched");
     }
 
     /// What `status` and `why` ask of a view.
