@@ -1,10 +1,11 @@
 //! The benchmarks: each figure beside a baseline that is measured in the same run, and beside the target of the design.
 //!
-//! In: names of benchmarks (all, if none). Out: a table on standard output, and the same as JSON in `bench.json` of the target
+//! In: names of benchmarks (all but `fleet`, if none). Out: a table on standard output, and the same as JSON in `bench.json` of the target
 //! directory or in the file of `--json FILE`. Run by `tests/run bench`, in release, on a quiet machine; never part of a test.
 
 mod broker;
 mod commands;
+mod fleet;
 mod footprint;
 mod generate;
 mod latency;
@@ -38,15 +39,22 @@ const ALL: [Bench; 8] = [
 
 fn main() -> ExitCode {
     let mut names = Vec::new();
+    let (mut fleet, mut options) = (false, fleet::Options::default());
     let mut json = None;
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         match arg.as_str() {
+            "fleet" => fleet = true,
             "--json" => json = args.next().map(PathBuf::from),
             name if ALL.iter().any(|(n, ..)| *n == name) => names.push(arg),
+            option if args.next().is_some_and(|value| options.take(option, &value).is_some()) => {}
             _ => {
-                eprintln!("usage: groundplan-bench [--json FILE] [NAME…]\n");
+                eprintln!("usage: groundplan-bench [--json FILE] [NAME…] [OPTION VALUE…]\n");
                 ALL.iter().for_each(|(name, what, _)| eprintln!("  {name:<10} {what}"));
+                eprintln!(
+                    "  fleet      simulated agents, a thousand of them, against a real planner: only if it is named\n\n{}",
+                    fleet::USAGE
+                );
                 return ExitCode::from(64);
             }
         }
@@ -56,9 +64,13 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let mut table = Table::default();
-    for (name, what, run) in ALL.iter().filter(|(n, ..)| names.is_empty() || names.iter().any(|m| m == n)) {
+    let is_wanted = |name: &str| if names.is_empty() { !fleet } else { names.iter().any(|wanted| wanted == name) };
+    for (name, what, run) in ALL.iter().filter(|(name, ..)| is_wanted(name)) {
         eprintln!("{name}: {what} …");
         table.rows.extend(run());
+    }
+    if fleet {
+        table.rows.extend(fleet::run(options));
     }
     println!("{}", table.text());
     let path = json.unwrap_or_else(|| groundplan_tests::binaries::groundplan().with_file_name("bench.json"));

@@ -49,13 +49,15 @@ pub struct Options {
     pub policy: Arc<dyn Policy>,
     /// Gives the embedded broker a second listener, see [`TestBroker::tls_address`].
     pub tls: Option<Arc<ServerTls>>,
+    /// How many messages Mosquitto holds for a client beside those in flight; what is beyond, it drops. 0 for any number.
+    pub mosquitto_queue: usize,
     /// This machine's address to listen on, which the caller has for itself; a loopback address of its own if not given.
     pub ip: Option<IpAddr>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { limits: Limits::default(), policy: Arc::new(AllowAll), tls: None, ip: None }
+        Self { limits: Limits::default(), policy: Arc::new(AllowAll), tls: None, mosquitto_queue: 0, ip: None }
     }
 }
 
@@ -206,7 +208,7 @@ impl TestBroker {
 
     fn launch_mosquitto(&mut self) {
         assert!(Path::new(MOSQUITTO).exists(), "{MOSQUITTO} is missing: install the package `mosquitto`");
-        let Some(child) = spawn_mosquitto(self.directory.path(), self.addresses[0], &self.options.limits) else {
+        let Some(child) = spawn_mosquitto(self.directory.path(), self.addresses[0], &self.options) else {
             let log = fs::read_to_string(self.directory.path().join("mosquitto.log")).unwrap_or_default();
             panic!("mosquitto does not start on {}; its log:\n{log}", self.addresses[0]);
         };
@@ -236,15 +238,16 @@ fn end(child: &mut Child) {
 }
 
 /// Starts mosquitto and waits until it accepts connections. `None` if it ends, or does not accept any in time.
-fn spawn_mosquitto(directory: &Path, address: SocketAddr, limits: &Limits) -> Option<Child> {
+fn spawn_mosquitto(directory: &Path, address: SocketAddr, options: &Options) -> Option<Child> {
     let (ip, port) = (address.ip(), address.port());
-    let (packet, in_flight) = (limits.max_packet, limits.max_in_flight);
+    let (packet, in_flight) = (options.limits.max_packet, options.limits.max_in_flight);
+    let queue = options.mosquitto_queue;
     // `max_packet_size`, not `message_size_limit`: the latter acknowledges what it drops. `user` is for tests run as
     // root: without it mosquitto would drop root, and lose access to its directory; for other users it has no effect.
     let config = format!(
         "listener {port} {ip}\nallow_anonymous true\nuser root\npersistence true\npersistence_location {dir}/\n\
          log_dest file {dir}/mosquitto.log\nlog_type error\nlog_type warning\nlog_type notice\n\
-         max_queued_messages 0\nmax_queued_bytes 0\nmax_inflight_messages {in_flight}\nmax_packet_size {packet}\n\
+         max_queued_messages {queue}\nmax_queued_bytes 0\nmax_inflight_messages {in_flight}\nmax_packet_size {packet}\n\
          set_tcp_nodelay true\n",
         dir = directory.display()
     );

@@ -13,6 +13,7 @@ pub mod processes;
 pub mod property;
 pub mod publish;
 pub mod secured;
+pub mod simulated;
 pub mod simulator;
 pub mod small_disk;
 mod xattrs;
