@@ -278,6 +278,8 @@ pub enum Effect {
     OpenOutbox,
     /// Publish.
     Publish(Message),
+    /// Have the broker send again what it retains of these nodes.
+    Replay(Vec<NodeId>),
     /// Publish these chunks of content that a node asked for, if the active commit or the node's plan has it.
     Ship(NodeId, Want),
     /// Read a commit.

@@ -25,6 +25,9 @@ const DISCOVERY: Duration = Duration::from_secs(2);
 /// How long a claim stands for others to object, where others have been seen; and where not.
 const SETTLE: [Duration; 2] = [Duration::from_millis(250), Duration::ZERO];
 
+/// Within this time a claim comes back, unless the broker has dropped it.
+const ECHO: Duration = Duration::from_secs(2);
+
 /// How often one that stands by challenges the other: the broker may have lost its last will.
 const CHALLENGE: Duration = Duration::from_secs(5);
 
@@ -75,7 +78,7 @@ pub(crate) enum LeaderAction {
 enum Stage {
     Away,
     Discovering { until: Duration, latest: Duration, rival: Option<(u64, String)> },
-    Claiming { until: Duration, echoed: bool },
+    Claiming { until: Duration, echoed: bool, again: Duration },
     Planning,
     Standby(Standby),
 }
@@ -281,14 +284,18 @@ impl Leadership {
                 Some((term, of)) if !self.claimed || (term, &of) > (self.term, &self.me) => self.stand_by(of, now),
                 _ if self.claimed && self.seen_term <= self.term => {
                     // It planned before the connection broke, and no other planner has claimed more since.
-                    self.stage = Stage::Claiming { until: now, echoed: false };
+                    self.stage = Stage::Claiming { until: now, echoed: false, again: now + ECHO };
                     vec![LeaderAction::Republish]
                 }
                 _ => self.claim(now),
             },
-            Stage::Claiming { until, echoed: true } if now >= *until => {
+            Stage::Claiming { until, echoed: true, .. } if now >= *until => {
                 self.stage = Stage::Planning;
                 vec![LeaderAction::Begin]
+            }
+            Stage::Claiming { echoed: false, again, .. } if now >= *again => {
+                *again = now + ECHO;
+                vec![LeaderAction::Republish]
             }
             Stage::Standby(standby) if now >= standby.until => self.claim(now),
             Stage::Standby(standby) if now >= standby.next => vec![self.challenge(now)],
@@ -299,7 +306,8 @@ impl Leadership {
     /// When to call [`Leadership::tick`] at the latest.
     pub(crate) fn deadline(&self) -> Option<Duration> {
         match &self.stage {
-            Stage::Discovering { until, .. } | Stage::Claiming { until, echoed: true } => Some(*until),
+            Stage::Discovering { until, .. } | Stage::Claiming { until, echoed: true, .. } => Some(*until),
+            Stage::Claiming { echoed: false, again, .. } => Some(*again),
             Stage::Standby(standby) => Some(standby.until.min(standby.next)),
             _ => None,
         }
@@ -310,7 +318,7 @@ impl Leadership {
         self.term = self.seen_term.max(self.term) + 1;
         (self.seen_term, self.claimed) = (self.term, true);
         let settle = SETTLE[usize::from(!self.others)];
-        self.stage = Stage::Claiming { until: now + settle, echoed: false };
+        self.stage = Stage::Claiming { until: now + settle, echoed: false, again: now + ECHO };
         vec![LeaderAction::Claim { term: self.term, after_another }]
     }
 
@@ -418,6 +426,18 @@ mod tests {
         assert_eq!(second.tick(now + SETTLE[0]), [LeaderAction::Begin]);
         assert_eq!(first.presence(&presence("b", true, 2), now)[0], LeaderAction::StandBy { of: "b".into() });
         assert!(second.plans() && !first.plans());
+    }
+
+    #[test]
+    fn a_claim_that_the_broker_has_dropped_is_published_again() {
+        let now = Duration::from_secs(1);
+        let mut a = new("a", 0);
+        a.ready(now);
+        let claimed = now + QUIET;
+        assert_eq!(a.tick(claimed), [LeaderAction::Claim { term: 1, after_another: false }]);
+        assert_eq!(a.deadline(), Some(claimed + ECHO));
+        assert_eq!(a.tick(claimed + ECHO), [LeaderAction::Republish]);
+        assert_eq!(a.presence(&presence("a", true, 1), claimed + ECHO), [LeaderAction::Begin]);
     }
 
     #[test]

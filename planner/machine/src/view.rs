@@ -2,7 +2,10 @@
 //!
 //! Taking one costs a pointer for each node; what changes while a view is in use is copied, and nothing else.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use groundplan_protocol::ids::{ExecId, InstanceId, NodeId};
 
@@ -32,6 +35,8 @@ pub struct View {
     pub ignored: u64,
     /// Every node of which a message came.
     pub nodes: BTreeMap<NodeId, Arc<Node>>,
+    /// Nodes whose presence or reports name a ledger of which no state has come.
+    pub awaited: BTreeSet<NodeId>,
     /// What is known of drift.
     pub drift: BTreeMap<NodeId, Arc<NodeDrift>>,
     /// The latest rollout.

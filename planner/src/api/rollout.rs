@@ -125,7 +125,8 @@ pub struct RolloutSummary {
     pub counts: Counts,
     /// Nodes that have a part in it.
     pub nodes: usize,
-    /// Declared nodes that are connected and not planned for yet; it is not over before they are. Only of the latest.
+    /// Declared nodes that are connected and not planned for yet, and those whose state the broker may have and has not sent; it is not over
+    /// before they are planned for. Only of the latest.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub unplanned: usize,
     /// Instances that it has carried out and that do not work at this moment. Only of the latest.

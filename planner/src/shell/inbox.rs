@@ -5,10 +5,10 @@
 //! anything else. What is under way here is bounded by the transport's room, in bytes, and by the length of the channels on both sides.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use groundplan_inventory::Inventory;
@@ -89,12 +89,6 @@ impl Keys {
         key.ok().flatten().filter(|_| declared)
     }
 
-    /// The declared nodes.
-    fn declared(&self) -> Vec<NodeId> {
-        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        inner.1.iter().flat_map(|site| site.loaded.inventory.nodes.keys().cloned()).collect()
-    }
-
     /// Writes down that a node's key is trusted.
     pub(crate) fn trust(&self, node: &NodeId, key: &PublicKey) -> Result<(), TrustError> {
         trust::trust_node(&self.state_dir, node, key)?;
@@ -151,12 +145,6 @@ impl Received {
         }
     }
 }
-/// How long a broker may take to send what it retains after a fresh connection.
-const QUIET: Duration = Duration::from_secs(2);
-
-/// For how many nodes what is retained is asked for at a time.
-const UNHEARD_AT_ONCE: usize = 32;
-
 /// How often to look whether a node that was refused has a key by now.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -194,36 +182,6 @@ impl Refusals {
     }
 }
 
-/// Declared nodes of which nothing has come on a fresh connection. Some brokers (RabbitMQ) give what they retain only to filters without
-/// wildcards, so it is asked for node by node; where nothing is retained, that costs a subscription for a moment.
-#[derive(Default)]
-struct Unheard {
-    /// Since a fresh connection; none once the nodes below are known.
-    since: Option<Instant>,
-    heard: BTreeSet<NodeId>,
-    left: VecDeque<NodeId>,
-}
-
-impl Unheard {
-    fn begin(&mut self) {
-        *self = Self { since: Some(Instant::now()), ..Self::default() };
-    }
-
-    fn is_over(&self) -> bool {
-        self.since.is_none() && self.left.is_empty()
-    }
-
-    /// The next nodes to ask for; a few at a time, because a broker limits a client's subscriptions.
-    fn next(&mut self, keys: &Keys) -> Vec<NodeId> {
-        if self.since.is_some_and(|since| since.elapsed() >= QUIET) {
-            let heard = std::mem::take(&mut self.heard);
-            self.left = keys.declared().into_iter().filter(|node| !heard.contains(node)).collect();
-            self.since = None;
-        }
-        self.left.drain(..self.left.len().min(UNHEARD_AT_ONCE)).collect()
-    }
-}
-
 /// Hands on what comes in until the connection's task ends.
 pub(super) async fn run(
     verifier: Verifier,
@@ -233,14 +191,12 @@ pub(super) async fn run(
 ) {
     let keys = &verifier.keys;
     let mut refusals = Refusals::default();
-    let mut unheard = Unheard::default();
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let incoming = tokio::select! {
             incoming = incoming.recv() => incoming,
-            _ = look.tick(), if !refusals.0.is_empty() || !unheard.is_over() => {
-                unheard.next(keys).iter().for_each(|node| transport.replay(&verifier.site, node));
+            _ = look.tick(), if !refusals.0.is_empty() => {
                 for node in refusals.settled(keys) {
                     tracing::info!(%node, "the node has a key: what it said before is read again");
                     transport.replay(&verifier.site, &node);
@@ -252,18 +208,10 @@ pub(super) async fn run(
         let received = match incoming {
             transport::Incoming::Ready { fresh, replay } => {
                 tracing::info!(fresh, replay, "connected to the broker");
-                if fresh {
-                    unheard.begin();
-                }
                 Received::Input(Input::Connected { fresh })
             }
             transport::Incoming::Lost { error } => Received::Input(Input::Disconnected { error }),
             transport::Incoming::Message { topic, payload, receipt, room } => {
-                if unheard.since.is_some()
-                    && let Some(Topic::Node(node, _)) = Topic::parse(&verifier.site, &topic)
-                {
-                    unheard.heard.insert(node);
-                }
                 let message = open(&verifier, &topic, &payload);
                 if let Incoming::Refused { node, .. } = &message {
                     refusals.note(keys, node);

@@ -320,6 +320,7 @@ impl Shell {
             Effect::Connect(site) => self.connect(site)?,
             Effect::OpenOutbox => self.send(Outgoing::Open),
             Effect::Publish(message) => self.send(Outgoing::Publish(message)),
+            Effect::Replay(nodes) => self.send(Outgoing::Replay(nodes)),
             Effect::Ship(node, want) => {
                 if let Some(connection) = &self.connection {
                     let (site, transport) = (self.active.clone(), connection.transport.clone());

@@ -35,6 +35,8 @@ const ROOM: usize = 1024;
 pub(super) enum Outgoing {
     /// Sign and publish.
     Publish(Message),
+    /// Have what the broker retains of these nodes sent again.
+    Replay(Vec<NodeId>),
     /// Acknowledge a message.
     Acknowledge(Receipt),
     /// Let the outbox flow.
@@ -54,6 +56,7 @@ pub(super) async fn run(
     while let Some(next) = outgoing.recv().await {
         match next {
             Outgoing::Publish(message) => publish(&site, &key, &store, &transport, message),
+            Outgoing::Replay(nodes) => nodes.iter().for_each(|node| transport.replay(&site, node)),
             Outgoing::Acknowledge(receipt) => transport.acknowledge(receipt),
             Outgoing::Open => transport.open(),
             Outgoing::Stop => return transport.stop(),

@@ -70,7 +70,7 @@ pub(crate) fn line(rollout: &RolloutSummary, now_ms: u64, color: bool) -> String
         line += &Style::Bad.paint(&format!("; {} degraded since", rollout.degraded), color);
     }
     if rollout.unplanned > 0 {
-        let n = count(rollout.unplanned, "connected node");
+        let n = count(rollout.unplanned, "node");
         line += &Style::Warn.paint(&format!("; {n} not planned for yet"), color);
     }
     line

@@ -185,7 +185,8 @@ fn nodes(snapshot: &Snapshot) -> Vec<NodeStatus> {
             exports: node.map(|node| node.exports.clone()).unwrap_or_default(),
             found: state.map(|s| s.found.clone()).unwrap_or_default(),
         };
-        status.condition = condition(&status, node.is_some_and(|node| node.is_known()));
+        let is_known = node.is_some_and(|node| node.is_known()) && !view.awaited.contains(id);
+        status.condition = condition(&status, is_known);
         status
     };
     names.into_iter().map(status).collect()
@@ -197,7 +198,7 @@ pub(super) fn unsteady(damping: &Damping) -> Option<Unsteady> {
     Some(Unsteady { times: damping.times, until_ms, tasks: damping.tasks().into_iter().collect() })
 }
 
-/// How a node stands; `known` is whether a state of it was ever received.
+/// How a node stands; `known` is whether its state was received.
 fn condition(node: &NodeStatus, known: bool) -> NodeCondition {
     let pending = node.counts.open() > 0
         || node.phase == Some(Phase::Fetching)

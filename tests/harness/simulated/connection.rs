@@ -4,7 +4,13 @@
 //! acknowledged when the agent has taken it. What the agent publishes and the broker has not confirmed when the connection breaks is lost:
 //! its machine sends it again where it matters.
 
-use std::{collections::hash_map::RandomState, hash::BuildHasher as _, io, sync::Arc, time::Duration};
+use std::{
+    collections::hash_map::RandomState,
+    hash::BuildHasher as _,
+    io,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use bytes::{Buf as _, BytesMut};
 use groundplan_protocol::MAX_PACKET;
@@ -103,6 +109,9 @@ async fn connection(agent: &mut Agent, shared: &Shared, orders: &mut watch::Rece
                 if ready.is_readable() {
                     wire.read()?;
                     while let Some(packet) = wire.next()? {
+                        if let Packet::PubAck(_) = packet {
+                            shared.confirmed.fetch_add(1, Ordering::Relaxed);
+                        }
                         wire.take(packet, agent)?;
                     }
                 }

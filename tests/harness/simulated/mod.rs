@@ -69,6 +69,8 @@ struct Shared {
     /// Messages that agents have published, and bytes of their payloads; the same of what they have received.
     published: [AtomicU64; 2],
     received: [AtomicU64; 2],
+    /// How many of the published ones the broker has confirmed.
+    confirmed: AtomicU64,
     /// What no agent can deal with; the first of it.
     fault: Mutex<Option<String>>,
 }
@@ -94,6 +96,8 @@ impl Shared {
 pub struct Traffic {
     /// Messages that agents have published.
     pub published: u64,
+    /// How many of these the broker has confirmed.
+    pub confirmed: u64,
     /// Their bytes.
     pub published_bytes: u64,
     /// Messages that agents have received.
@@ -119,8 +123,8 @@ impl SimulatedAgents {
         let Settings { broker, site, planner, nodes } = settings;
         let settled = nodes.iter().map(|_| AtomicU64::new(0)).collect();
         let (published, received) = Default::default();
-        let fault = Mutex::default();
-        let shared = Shared { broker, site, planner, started: Instant::now(), settled, published, received, fault };
+        let (confirmed, fault, started) = (AtomicU64::new(0), Mutex::default(), Instant::now());
+        let shared = Shared { broker, site, planner, started, settled, published, received, confirmed, fault };
         let shared = Arc::new(shared);
         let (orders, _) = watch::channel(Order::default());
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -187,6 +191,7 @@ impl SimulatedAgents {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
         Traffic {
             published: read(published),
+            confirmed: read(&self.shared.confirmed),
             published_bytes: read(published_bytes),
             received: read(received),
             received_bytes: read(received_bytes),

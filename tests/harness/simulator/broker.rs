@@ -59,8 +59,12 @@ pub(super) enum Payload {
 /// A packet to the broker.
 #[derive(Debug, Clone)]
 pub(super) enum Up {
-    Connect { will: Box<Message> },
+    Connect {
+        will: Box<Message>,
+    },
     Subscribe,
+    /// Send again what is retained of these nodes.
+    Replay(Vec<NodeId>),
     Publish(u16, Message),
     Confirm(u16),
     Disconnect,
@@ -139,6 +143,15 @@ impl Broker {
                     session.queue.extend(retained);
                 }
                 out.down.push((conn, Down::Subscribed));
+                out.pump.push(client.clone());
+            }
+            Up::Replay(nodes) => {
+                let asked = |(node, _): &Address| node.as_ref().is_some_and(|node| nodes.contains(node));
+                let of_these = self.retained.values().filter(|m| asked(&m.address) && wants(client, &m.address));
+                let retained: Vec<Message> = of_these.cloned().collect();
+                if let Some(session) = self.sessions.get_mut(client).filter(|session| session.subscribed) {
+                    session.queue.extend(retained);
+                }
                 out.pump.push(client.clone());
             }
             Up::Publish(id, message) => {

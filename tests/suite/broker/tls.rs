@@ -50,8 +50,10 @@ fn start_on(ip: IpAddr, authority: &Authority, limits: Limits) -> (TestBroker, T
     let ca = write("ca.pem", authority.pem());
     let tls = ServerTls::open(&ca, &write("cert.pem", certificate.pem()), &write("key.pem", key.serialize_pem()));
     let policy = Arc::new(SitePolicy::new("s").unwrap());
-    let broker =
-        TestBroker::start_with(Kind::Embedded, Options { limits, policy, tls: Some(tls.unwrap()), ip: Some(ip) });
+    let broker = TestBroker::start_with(
+        Kind::Embedded,
+        Options { limits, policy, tls: Some(tls.unwrap()), ip: Some(ip), ..Options::default() },
+    );
     (broker, directory)
 }
 

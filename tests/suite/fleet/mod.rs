@@ -17,6 +17,7 @@ mod parked;
 mod plugins;
 mod recheck;
 mod remote;
+mod simulated;
 mod survival;
 mod takeover;
 mod troubles;

@@ -71,6 +71,7 @@ impl Machine {
     }
 
     pub(super) fn take_message(&mut self, receipt: Receipt, message: Incoming, now: Now) {
+        self.note_heard(&message, now);
         match message {
             // A plan under way was started from what nodes had reported then. What they report meanwhile is taken when the plan is
             // there, as if it had come then: so the plan and the rollout that it supersedes agree on what is known.
@@ -186,6 +187,7 @@ impl Machine {
         }
         let degraded = self.fleet.get(node).and_then(|known| known.degraded().cloned()).unwrap_or_default();
         let key = self.fleet.get(node).and_then(Node::encryption_key);
+        self.retained.has_state(node, &state.ledger);
         let Some(folded) = self.fleet.fold_state(node, state) else { return };
         self.take_encryption_key(node, key);
         self.take_degraded(node, &degraded, now);
@@ -253,6 +255,9 @@ impl Machine {
     }
 
     fn take_presence(&mut self, node: &NodeId, presence: &Presence, now: Now) {
+        if presence.online {
+            self.expect_state(node, &presence.ledger, now);
+        }
         let trouble = self.fleet.get(node).and_then(|known| known.trouble.clone());
         if let Some(reason) = presence.trouble.as_ref().filter(|reason| trouble.as_ref() != Some(*reason)) {
             let line = format!("the agent of node {node} cannot go on: {}", line(reason));
@@ -282,6 +287,7 @@ impl Machine {
         if !self.leadership.plans() {
             return;
         }
+        self.expect_state(node, &batch.ledger, now);
         for task in self.fleet.fold_running(node, batch) {
             self.event(|| Event::TaskStarted(task.at(node)));
         }

@@ -9,6 +9,7 @@ mod park;
 mod plans;
 mod prevented;
 mod requests;
+mod retained;
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -36,6 +37,7 @@ use crate::{
     io::{Effect, Event, Input, Level, LoadJob, LoadOutcome, Message, NodeMessage, Problem, Settings},
     leadership::{LeaderAction, Leadership, Role},
     record::Meta,
+    retained::Retained,
     rollout::ActiveRollout,
     view::View,
     write::{Stored, Write},
@@ -54,6 +56,7 @@ pub struct Machine {
     drift: Drift,
     commands: Commands,
     leadership: Leadership,
+    retained: Retained,
     /// Whether there is a connection to the broker; if not, why.
     broker: Result<(), Option<String>>,
     /// Whether the connection was asked for.
@@ -128,6 +131,7 @@ impl Machine {
             fleet,
             rollout,
             drift: Drift::default(),
+            retained: Retained::new(),
             broker: Err(None),
             connecting: false,
             republish: true,
@@ -176,6 +180,7 @@ impl Machine {
             self.commands.deadline(),
             self.election_deadline(),
             self.release_at,
+            self.retained.deadline(),
             Some(self.write_at),
             Some(self.renew_at.min(self.beat_at)).filter(|_| self.leadership.plans()),
         ];
@@ -204,6 +209,7 @@ impl Machine {
             repository_error: self.deployment.repository_error.clone(),
             ignored: self.ignored,
             nodes: self.fleet.nodes().clone(),
+            awaited: self.retained.awaited(),
             drift: self.drift.nodes().clone(),
             rollout: self.rollout.clone(),
             commands: self.commands.running(),
@@ -219,6 +225,7 @@ impl Machine {
                 self.broker = Ok(());
                 self.republish |= fresh;
                 self.leadership.ready(now.mono);
+                self.retained.connected(now.mono);
             }
             Input::Disconnected { error } => {
                 if self.broker.as_ref() != Err(&Some(error.clone())) {
@@ -226,6 +233,7 @@ impl Machine {
                 }
                 self.broker = Err(Some(error));
                 self.leadership.lost();
+                self.retained.lost();
             }
             Input::Message { receipt, message } => {
                 self.leadership.message_received(now.mono);
@@ -260,6 +268,7 @@ impl Machine {
         self.elect(now);
         self.release_damped(now);
         self.looked_at = now.mono;
+        self.ask_for_retained(now);
         self.start_jobs(now);
         self.progress(now);
         self.commands.tick(now);
@@ -334,6 +343,9 @@ impl Machine {
                     LoadReason::News | LoadReason::Restored => {}
                 }
                 self.deployment.accept(commit, same, now);
+                if reason != LoadReason::News {
+                    self.retained.declared(now.mono);
+                }
                 if reason == LoadReason::Tip {
                     if is_other {
                         self.fleet.commit_is_active();

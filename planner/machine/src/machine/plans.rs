@@ -207,15 +207,24 @@ impl Machine {
         }
     }
 
-    /// How many declared nodes are connected and not planned for: no state of them has come, or the plan that is due is their first. What is
-    /// parked is not waited for.
+    /// How many declared nodes are not planned for: connected ones of which no state has come, or for which the plan that is due is the first,
+    /// and those whose state the broker may have. What is parked is not waited for.
     fn unplanned(&self) -> usize {
         let Some(active) = self.deployment.active() else { return 0 };
         let due = self.deployment.plan_is_due();
-        let waits = |node: &Node| node.is_online() && (!node.is_known() || due && !node.considered);
+        let waits = |id: &NodeId, node: Option<&Node>| {
+            let is_unplanned = |node: &Node| node.is_online() && (!node.is_known() || due && !node.considered);
+            node.is_some_and(is_unplanned) || self.awaits_state(id, node)
+        };
         let is_parked = |id: &NodeId| self.meta.parked.contains_key(id) || active.desired.is_parked(id);
-        let nodes = self.fleet.unconsidered().filter(|(id, node)| waits(node) && active.declares(id));
-        nodes.filter(|(id, _)| !is_parked(id)).count()
+        let waits = |id: &&NodeId| active.declares(id) && waits(id, self.fleet.get(id)) && !is_parked(id);
+        if !self.retained.is_over() {
+            return active.desired.nodes.iter().filter(waits).count();
+        }
+        // Of all others a state has come, or none is waited for, and the last plan was made with it.
+        let awaited = self.retained.awaited();
+        let left: BTreeSet<&NodeId> = self.fleet.unconsidered().map(|(id, _)| id).chain(&awaited).collect();
+        left.into_iter().filter(waits).count()
     }
 
     fn report_idle(&mut self) {

@@ -328,6 +328,11 @@ impl World {
                 planner.open = planner.link.up;
             }
             Effect::Publish(message) => self.publish(slot, message),
+            Effect::Replay(nodes) => {
+                if let Some(conn) = self.planners[slot].link.conn.filter(|_| self.planners[slot].link.up) {
+                    self.send_up(conn, Up::Replay(nodes));
+                }
+            }
             Effect::Load(job) => {
                 let unreadable = self.faulty && self.rng.chance(3);
                 let outcome = match unreadable {
