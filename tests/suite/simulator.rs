@@ -1,8 +1,8 @@
 //! The simulator: seeds that once failed, the everyday run, and that it notices what is broken on purpose.
 
 use groundplan_tests::simulator::{
-    Omission, Previewed, Sabotage, Totals, WITH_PARKING, WITH_RENAMES, WITH_REPLAYS, preview, regressions, run,
-    run_many,
+    Omission, Previewed, Sabotage, Totals, WITH_DROPS, WITH_PARKING, WITH_RENAMES, WITH_REPLAYS, preview, regressions,
+    run, run_many,
 };
 
 /// How much happens in the everyday run, at least.
@@ -22,7 +22,7 @@ fn what_failed_once_fails_no_more() {
 
 #[test]
 fn invariants_hold_whatever_happens() {
-    for first in [1, WITH_RENAMES, WITH_PARKING, WITH_REPLAYS] {
+    for first in [1, WITH_RENAMES, WITH_PARKING, WITH_REPLAYS, WITH_DROPS] {
         let (totals, result) = run_many(first, None, |totals| totals.events >= EVENTS / 4);
         println!("{totals}");
         if let Err(failure) = result {

@@ -5,10 +5,11 @@
 //! unless configured), and some (RabbitMQ) answer only filters without wildcards. So each declared node of which state or presence has not
 //! come is asked for by its exact topics, in rounds, until a round brings nothing new: what is missing then was never written. That does not
 //! end with the connection's beginning: a message that is new may be dropped as well. A node whose presence or reports name a ledger of
-//! which no state has come is asked for until one comes, and those that are not known at all are asked for now and then.
+//! which no state has come is asked for until one comes, those that are not known at all are asked for now and then, and all of them by turns:
+//! of a state that differs from the one before in facts alone, nothing else tells that it was dropped.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 
@@ -26,6 +27,9 @@ const LONGEST: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(2)]
 
 /// When what is not known at all is asked for again: at first, and at most.
 const AGAIN: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(300)];
+
+/// All declared nodes are asked for again by turns, whatever is known of them: in so long if they are few, and otherwise some of them so often.
+const TURN: [Duration; 2] = [Duration::from_secs(300), Duration::from_secs(10)];
 
 /// When a state that must be there is asked for: at first, since it may be on its way, and at most.
 const AWAITED: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
@@ -104,6 +108,9 @@ pub(crate) struct Retained {
     awaited: BTreeMap<NodeId, Awaited>,
     again_at: Option<Duration>,
     again_wait: Duration,
+    /// Nodes whose turn is still to come, and when that of the next ones is.
+    turns: VecDeque<NodeId>,
+    turn_at: Duration,
     /// Whether the first rounds on this connection are over.
     is_over: bool,
 }
@@ -119,6 +126,8 @@ impl Retained {
             awaited: BTreeMap::new(),
             again_at: None,
             again_wait: AGAIN[0],
+            turns: VecDeque::new(),
+            turn_at: Duration::ZERO,
             is_over: false,
         }
     }
@@ -127,7 +136,7 @@ impl Retained {
     pub(crate) fn connected(&mut self, now: Duration) {
         let awaited = std::mem::take(&mut self.awaited);
         let (quiet_at, latest) = (now + QUIET[0], now + LONGEST[0]);
-        *self = Self { stage: Stage::Beginning, quiet_at, latest, awaited, ..Self::new() };
+        *self = Self { stage: Stage::Beginning, quiet_at, latest, awaited, turn_at: now + TURN[0], ..Self::new() };
     }
 
     /// The connection is lost.
@@ -229,6 +238,14 @@ impl Retained {
         } else if self.stage == Stage::Complete && self.again_at.is_some_and(|at| now >= at) {
             self.begin_round(declared().into_iter().filter(|node| !is_known(node)).collect());
         }
+        if self.stage == Stage::Complete && now >= self.turn_at {
+            if self.turns.is_empty() {
+                self.turns = declared().into();
+            }
+            let questions = u32::try_from(self.turns.len().div_ceil(TOGETHER)).unwrap_or(u32::MAX).max(1);
+            ask.extend(self.turns.drain(..self.turns.len().min(TOGETHER)));
+            self.turn_at = now + (TURN[0] / questions).max(TURN[1]);
+        }
         if self.stage == Stage::Asking && (self.round.open.is_empty() || is_quiet) {
             ask.extend(self.ask(now));
             if self.stage == Stage::Complete && declared().iter().any(|node| !is_known(node)) {
@@ -288,7 +305,7 @@ impl Retained {
             Stage::Away => return None,
             Stage::Asking if self.round.open.is_empty() => Some(Duration::ZERO),
             Stage::Beginning | Stage::Asking => Some(self.quiet_at.min(self.latest)),
-            Stage::Complete => self.again_at,
+            Stage::Complete => Some(self.again_at.map_or(self.turn_at, |at| at.min(self.turn_at))),
         };
         self.awaited.values().map(|awaited| awaited.at).chain(stage).min()
     }
@@ -390,7 +407,15 @@ mod tests {
         (0..50).for_each(|n| case.answer(&node(n)));
         assert!(case.retained.may_come(&node(99)));
         case.run(50, 50);
-        assert!(case.questions.is_empty() && case.retained.deadline().is_none());
+        assert!(case.questions.is_empty());
+        // But for their turns.
+        let began = case.now;
+        let mut asked = BTreeSet::new();
+        while asked.len() < 50 {
+            case.now = case.retained.deadline().unwrap();
+            asked.extend(case.retained.tick(case.now, || (0..50).map(node).collect(), |_| true));
+        }
+        assert!(case.now - began <= TURN[0] * 2);
     }
 
     #[test]
@@ -406,6 +431,7 @@ mod tests {
         for _ in 0..4 {
             assert!(case.retained.may_come(&node(0)) == (waits.len() < 4));
             let at = case.retained.deadline().unwrap();
+            assert!(at < case.retained.turn_at);
             waits.push((at - case.now).as_secs());
             case.now = at;
             assert_eq!(case.retained.tick(at, Vec::new, |_| true), [node(0)]);
@@ -414,6 +440,6 @@ mod tests {
         assert!(!case.retained.may_come(&node(0)), "it may have been an old message");
         assert_eq!(case.retained.awaited(), [node(0)].into());
         case.retained.has_state(&node(0), &new);
-        assert!(case.retained.deadline().is_none() && case.retained.awaited().is_empty());
+        assert!(case.retained.awaited().is_empty());
     }
 }

@@ -21,6 +21,9 @@ use super::rng::Rng;
 /// Messages on their way to a client without an acknowledgement.
 const IN_FLIGHT: usize = 16;
 
+/// Messages that wait for a planner, where the broker drops the rest. So that a single question has room.
+const ROOM: usize = 4;
+
 /// Number of a connection.
 pub(super) type Conn = u64;
 
@@ -98,6 +101,8 @@ struct Session {
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Broker {
+    /// Whether it drops what a queue for a planner has no room for.
+    drops: bool,
     pub(super) retained: BTreeMap<Address, Message>,
     sessions: BTreeMap<Client, Session>,
     wills: BTreeMap<Conn, (Client, Message)>,
@@ -115,6 +120,10 @@ pub(super) struct Outcome {
 }
 
 impl Broker {
+    pub(super) fn new(drops: bool) -> Self {
+        Self { drops, ..Self::default() }
+    }
+
     /// Takes a packet that came on a connection of a client.
     pub(super) fn take(&mut self, conn: Conn, client: &Client, packet: Up) -> Outcome {
         let mut out = Outcome::default();
@@ -138,9 +147,10 @@ impl Broker {
             Up::Subscribe => {
                 let retained: Vec<Message> =
                     self.retained.values().filter(|message| wants(client, &message.address)).cloned().collect();
+                let room = self.room(client);
                 if let Some(session) = self.sessions.get_mut(client) {
                     session.subscribed = true;
-                    session.queue.extend(retained);
+                    retained.into_iter().for_each(|message| session.push(message, room));
                 }
                 out.down.push((conn, Down::Subscribed));
                 out.pump.push(client.clone());
@@ -149,8 +159,9 @@ impl Broker {
                 let asked = |(node, _): &Address| node.as_ref().is_some_and(|node| nodes.contains(node));
                 let of_these = self.retained.values().filter(|m| asked(&m.address) && wants(client, &m.address));
                 let retained: Vec<Message> = of_these.cloned().collect();
+                let room = self.room(client);
                 if let Some(session) = self.sessions.get_mut(client).filter(|session| session.subscribed) {
-                    session.queue.extend(retained);
+                    retained.into_iter().for_each(|message| session.push(message, room));
                 }
                 out.pump.push(client.clone());
             }
@@ -203,12 +214,17 @@ impl Broker {
                 _ => drop(self.retained.insert(message.address.clone(), message.clone())),
             }
         }
+        let drops = self.drops;
         for (client, session) in &mut self.sessions {
             if session.subscribed && wants(client, &message.address) {
-                session.queue.push_back(message.clone());
+                session.push(message.clone(), room(drops, client));
                 out.pump.push(client.clone());
             }
         }
+    }
+
+    fn room(&self, client: &Client) -> usize {
+        room(self.drops, client)
     }
 
     /// Sends a client some of what waits for it.
@@ -242,7 +258,21 @@ impl Broker {
     }
 }
 
+/// How many messages may wait for a client.
+fn room(drops: bool, client: &Client) -> usize {
+    match client {
+        Client::Planner(_) if drops => ROOM,
+        _ => usize::MAX,
+    }
+}
+
 impl Session {
+    fn push(&mut self, message: Message, room: usize) {
+        if self.queue.len() < room {
+            self.queue.push_back(message);
+        }
+    }
+
     /// What was on its way is sent again on the next connection, before all else.
     fn disconnect(&mut self) {
         self.conn = None;

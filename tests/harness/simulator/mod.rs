@@ -22,5 +22,5 @@ pub use self::{
     preview::{Omission, Previewed, preview},
     run::{Failure, Totals, regressions, run, run_many},
     sabotage::Sabotage,
-    schedule::{Fault, WITH_PARKING, WITH_RENAMES, WITH_REPLAYS},
+    schedule::{Fault, WITH_DROPS, WITH_PARKING, WITH_RENAMES, WITH_REPLAYS},
 };

@@ -10,7 +10,7 @@ use std::{
 use super::{
     rng::Rng,
     sabotage::Sabotage,
-    schedule::{Fault, Op, Profile, WITH_EXCHANGES, WITH_PARKING, WITH_RENAMES, WITH_REPLAYS, schedule},
+    schedule::{Fault, Op, Profile, WITH_DROPS, WITH_EXCHANGES, WITH_PARKING, WITH_RENAMES, WITH_REPLAYS, schedule},
     world::{Setup, Verdict, Violation, World},
 };
 
@@ -70,7 +70,8 @@ fn setup(seed: u64, sabotage: Option<Sabotage>) -> Setup {
         // What changes hands is as in the worlds before; parking is added to that.
         exchanges: seed >= WITH_EXCHANGES,
         parks: seed >= WITH_PARKING,
-        replays: seed >= WITH_REPLAYS,
+        replays: (WITH_REPLAYS..WITH_DROPS).contains(&seed),
+        drops: seed >= WITH_DROPS,
     };
     Setup { seed, profile, ops: schedule(profile, &mut rng), sabotage, tracing: false }
 }

@@ -19,6 +19,9 @@ pub const WITH_PARKING: u64 = 3_000_000;
 /// From this seed on, the broker also delivers presences of planners again.
 pub const WITH_REPLAYS: u64 = 10_000_000;
 
+/// From this seed on, the broker also drops what its queues for planners have no room for.
+pub const WITH_DROPS: u64 = 20_000_000;
+
 /// Something that happens to the world from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
@@ -101,6 +104,8 @@ pub(super) struct Profile {
     pub(super) parks: bool,
     /// Presences of planners come again.
     pub(super) replays: bool,
+    /// The broker drops messages to planners.
+    pub(super) drops: bool,
 }
 
 /// The schedule of a seed.

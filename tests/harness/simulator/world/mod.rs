@@ -213,7 +213,7 @@ impl World {
             last_event: 0,
             events: 0,
             at_this_moment: 0,
-            broker: Broker::default(),
+            broker: Broker::new(setup.profile.drops),
             wires: BTreeMap::new(),
             last_conn: 0,
             agents: Vec::new(),
