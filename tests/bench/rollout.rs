@@ -330,7 +330,7 @@ impl Fleet {
             rollout.summary();
             rollout.states(&|instance| view.runs(instance)).map(|(_, state)| state).collect::<Vec<_>>()
         });
-        let (planned, _) = rollout.head.actions.iter().zip(&states).last().expect("actions");
+        let (planned, _) = rollout.head.actions.iter().zip(&states).next_back().expect("actions");
         let instance: InstanceId = planned.instance.clone();
         let chain = timed(figures, why, || {
             rollout.detail(&|instance| view.runs(instance));

@@ -6,6 +6,7 @@
 
 mod belief;
 mod fold;
+mod kept;
 mod model;
 mod outlook;
 mod start;
@@ -17,6 +18,6 @@ mod waits;
 
 pub use self::{
     belief::{Belief, StateFold},
+    kept::Progress,
     model::{Rollout, Standing, Status, Summary, Verdict, Wait},
-    tally::Progress,
 };

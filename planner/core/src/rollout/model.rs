@@ -14,7 +14,7 @@ use groundplan_protocol::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::tally::Tally;
+use super::kept::Tally;
 use crate::{knowledge::Unknown, plan::PendingInstance};
 
 /// One plan being carried out. Serialized, it is its own snapshot.

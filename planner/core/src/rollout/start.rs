@@ -11,8 +11,8 @@ use groundplan_protocol::{
 };
 
 use super::{
+    kept::Tally,
     model::{Entry, GateEntry, Limit, NodeEntry, On, Opens, PlannedEntry, Rollout},
-    tally::Tally,
 };
 use crate::plan::{Gate, Plan};
 

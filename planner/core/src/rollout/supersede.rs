@@ -13,8 +13,8 @@ use groundplan_protocol::{
 };
 
 use super::{
+    kept::Tally,
     model::{Entry, HeldTurn, On, Opens, Rollout},
-    tally::Tally,
 };
 use crate::{
     applied::{AppliedState, Due},
