@@ -16,7 +16,8 @@ use groundplan_agent::{
 use groundplan_protocol::{
     VERSION,
     digest::Digest,
-    envelope::seal,
+    encryption::EncryptionKey,
+    envelope::{seal, seal_for},
     ids::{NodeId, Sequence, SessionId},
     presence::Presence,
     report::{ReportBatch, TaskReport},
@@ -44,15 +45,30 @@ pub(super) struct Agent {
     reports: BTreeMap<Sequence, TaskReport>,
     /// How often it has connected, for the names of its connections.
     connections: u32,
+    /// The key that the planners announce, and reports that wait for it.
+    planners: Option<EncryptionKey>,
+    unsent: Option<(Sequence, Sequence)>,
     out: Vec<Outgoing>,
 }
 
 impl Agent {
     pub(super) fn new(shared: Arc<Shared>, number: usize, identity: SimulatedNode) -> Self {
-        let reader = Reader { site: shared.site.clone(), node: identity.node.clone(), trusted: vec![shared.planner] };
-        let (machine, effects) = empty(&shared, &identity.node, 0);
-        let (reports, out) = (BTreeMap::new(), Vec::new());
-        let mut agent = Self { shared, number, identity, reader, life: 0, machine, reports, connections: 0, out };
+        let (site, node, trusted) = (shared.site.clone(), identity.node.clone(), vec![shared.planner]);
+        let reader = Reader { site, node, trusted, decryption: identity.key.decryption() };
+        let (machine, effects) = empty(&shared, &identity, 0);
+        let mut agent = Self {
+            shared,
+            number,
+            identity,
+            reader,
+            life: 0,
+            machine,
+            reports: BTreeMap::new(),
+            connections: 0,
+            planners: None,
+            unsent: None,
+            out: Vec::new(),
+        };
         agent.begin(effects);
         agent
     }
@@ -60,7 +76,7 @@ impl Agent {
     /// Begins again with an empty ledger, unless it is in that life already.
     pub(super) fn live(&mut self, life: u32) {
         if self.life != life {
-            let (machine, effects) = empty(&self.shared, &self.identity.node, life);
+            let (machine, effects) = empty(&self.shared, &self.identity, life);
             (self.life, self.machine) = (life, machine);
             self.reports.clear();
             self.begin(effects);
@@ -126,15 +142,18 @@ impl Agent {
     }
 
     /// What a payload asks of the machine: the one place where messages of planners are opened.
-    fn open(&self, topic: &str, payload: &[u8]) -> Option<Event> {
+    fn open(&mut self, topic: &str, payload: &[u8]) -> Option<Event> {
         match self.reader.read(topic, payload) {
             Inbound::Event(event) => Some(event),
+            Inbound::Heartbeat(beat) => {
+                self.planners = beat.encryption_key;
+                if let Some((from, to)) = self.unsent.take() {
+                    self.report(from, to);
+                }
+                None
+            }
             // Drift checks, commands and content are no affair of an agent without a host.
-            Inbound::Chunk(..)
-            | Inbound::CheckRequest(_)
-            | Inbound::Heartbeat(_)
-            | Inbound::Exec(_)
-            | Inbound::Nothing => None,
+            Inbound::Chunk(..) | Inbound::CheckRequest(_) | Inbound::Exec(_) | Inbound::Nothing => None,
         }
     }
 
@@ -184,6 +203,10 @@ impl Agent {
     }
 
     fn report(&mut self, from: Sequence, to: Sequence) {
+        let Some(planners) = self.planners else {
+            self.unsent = Some((from, to));
+            return;
+        };
         let reports: Vec<TaskReport> = match from <= to {
             true => self.reports.range(from..=to).map(|(_, report)| report.clone()).collect(),
             // An announcement of what runs.
@@ -201,7 +224,7 @@ impl Agent {
             last: self.machine.last_report(),
             acked: self.machine.acked_report(),
         };
-        let payload = seal(&self.identity.key, &batch);
+        let payload = seal_for(&self.identity.key, &planners, &batch).expect("a key that can be encrypted to");
         self.publish(NodeTopic::Report, payload);
     }
 
@@ -231,17 +254,19 @@ impl Agent {
 }
 
 /// The machine of an empty ledger, and what it wants done at first.
-fn empty(shared: &Shared, node: &NodeId, life: u32) -> (Machine, Vec<Effect>) {
+fn empty(shared: &Shared, identity: &SimulatedNode, life: u32) -> (Machine, Vec<Effect>) {
     let settings = machine::Settings {
         site: shared.site.clone(),
-        node: node.clone(),
+        node: identity.node.clone(),
         agent: env!("CARGO_PKG_VERSION").to_owned(),
+        encryption_key: identity.key.decryption().public(),
         max_parallel: 4,
         max_blob: 1 << 20,
         max_blobs: 1 << 20,
         boot: "simulated".to_owned(),
     };
-    Machine::restore(settings, Snapshot::empty(ledger(node, life)), shared.now()).expect("an empty ledger can be read")
+    Machine::restore(settings, Snapshot::empty(ledger(&identity.node, life)), shared.now())
+        .expect("an empty ledger can be read")
 }
 
 /// A job that has ended as soon as it began: it changed what it was to change.
