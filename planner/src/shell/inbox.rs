@@ -1,7 +1,7 @@
 //! From the broker to the loop: parses topics, checks signatures, and hands on typed messages.
 //!
-//! A task of its own, so that the loop waits for no signature. A message that is not signed by its node's key, or that exceeds what a node
-//! may send, comes out as refused, with the reason and a hint for the operator; texts of any other are cut and escaped. Nothing here decides
+//! A task of its own, so that the loop waits for no signature; they are verified in batches, on a thread. A message that is not signed by
+//! its node's key, or that exceeds what a node may send, comes out as refused, with the reason and a hint for the operator; texts of any other are cut and escaped. Nothing here decides
 //! anything else. What is under way here is bounded by the transport's room, in bytes, and by the length of the channels on both sides.
 
 use std::{
@@ -27,6 +27,7 @@ use groundplan_protocol::{
 };
 use tokio::{
     sync::mpsc::{Receiver, Sender},
+    task::spawn_blocking,
     time::MissedTickBehavior,
 };
 
@@ -182,6 +183,9 @@ impl Refusals {
     }
 }
 
+/// Most messages that are verified together.
+const BATCH: usize = 64;
+
 /// Hands on what comes in until the connection's task ends.
 pub(super) async fn run(
     verifier: Verifier,
@@ -189,38 +193,50 @@ pub(super) async fn run(
     mut incoming: Receiver<transport::Incoming>,
     loop_: Sender<Received>,
 ) {
-    let keys = &verifier.keys;
+    let verifier = Arc::new(verifier);
     let mut refusals = Refusals::default();
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let incoming = tokio::select! {
-            incoming = incoming.recv() => incoming,
+        let mut batch = Vec::new();
+        tokio::select! {
+            count = incoming.recv_many(&mut batch, BATCH) => if count == 0 {
+                return;
+            },
             _ = look.tick(), if !refusals.0.is_empty() => {
-                for node in refusals.settled(keys) {
+                for node in refusals.settled(&verifier.keys) {
                     tracing::info!(%node, "the node has a key: what it said before is read again");
                     transport.replay(&verifier.site, &node);
                 }
                 continue;
             }
-        };
-        let Some(incoming) = incoming else { return };
-        let received = match incoming {
+        }
+        // On a thread for what takes long: signatures of a batch would keep the connection and the API from this one.
+        let of_thread = verifier.clone();
+        let verified = spawn_blocking(move || batch.into_iter().map(|one| of_thread.verify(one)).collect::<Vec<_>>());
+        let Ok(verified) = verified.await else { return };
+        for received in verified {
+            if let Received::Message(_, _, Incoming::Refused { node, .. }) = &received {
+                refusals.note(&verifier.keys, node);
+            }
+            // When the loop has ended, what comes in is dropped: the connection's task must not wait for room while it ends.
+            let _ = loop_.send(received).await;
+        }
+    }
+}
+
+impl Verifier {
+    fn verify(&self, incoming: transport::Incoming) -> Received {
+        match incoming {
             transport::Incoming::Ready { fresh, replay } => {
                 tracing::info!(fresh, replay, "connected to the broker");
                 Received::Input(Input::Connected { fresh })
             }
             transport::Incoming::Lost { error } => Received::Input(Input::Disconnected { error }),
             transport::Incoming::Message { topic, payload, receipt, room } => {
-                let message = open(&verifier, &topic, &payload);
-                if let Incoming::Refused { node, .. } = &message {
-                    refusals.note(keys, node);
-                }
-                Received::Message(receipt, room, message)
+                Received::Message(receipt, room, open(self, &topic, &payload))
             }
-        };
-        // When the loop has ended, what comes in is dropped: the connection's task must not wait for room while it ends.
-        let _ = loop_.send(received).await;
+        }
     }
 }
 
