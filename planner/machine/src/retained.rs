@@ -5,7 +5,7 @@
 //! unless configured), and some (RabbitMQ) answer only filters without wildcards. So each declared node of which state or presence has not
 //! come is asked for by its exact topics, in rounds, until a round brings nothing new: what is missing then was never written. That does not
 //! end with the connection's beginning: a message that is new may be dropped as well. A node whose presence or reports name a ledger of
-//! which no state has come is asked for until one comes, those that are not known at all are asked for now and then, and all of them by turns:
+//! which no state has come is asked for until one comes, and so is one that sends reports and is not known to be connected; those that are not known at all are asked for now and then, and all of them by turns:
 //! of a state that differs from the one before in facts alone, nothing else tells that it was dropped.
 
 use std::{
@@ -88,12 +88,27 @@ struct Round {
     silent: usize,
 }
 
-/// A state that must be there.
-#[derive(Debug, Clone)]
-struct Awaited {
-    ledger: LedgerId,
+/// When something that must be there is asked for.
+#[derive(Debug, Clone, Copy)]
+struct Asking {
     at: Duration,
     wait: Duration,
+}
+
+impl Asking {
+    fn begin(now: Duration) -> Self {
+        Self { at: now + AWAITED[0], wait: AWAITED[0] }
+    }
+
+    /// Whether it is time; then the next time is later.
+    fn is_due(&mut self, now: Duration) -> bool {
+        let due = now >= self.at;
+        if due {
+            self.wait = (self.wait * 2).min(AWAITED[1]);
+            self.at = now + self.wait;
+        }
+        due
+    }
 }
 
 /// See the module.
@@ -105,7 +120,10 @@ pub(crate) struct Retained {
     latest: Duration,
     came: BTreeMap<NodeId, Came>,
     round: Round,
-    awaited: BTreeMap<NodeId, Awaited>,
+    /// States of these ledgers must be there.
+    awaited: BTreeMap<NodeId, (LedgerId, Asking)>,
+    /// Presences of these nodes must be there: they send other messages.
+    hidden: BTreeMap<NodeId, Asking>,
     again_at: Option<Duration>,
     again_wait: Duration,
     /// Nodes whose turn is still to come, and when that of the next ones is.
@@ -124,6 +142,7 @@ impl Retained {
             came: BTreeMap::new(),
             round: Round::default(),
             awaited: BTreeMap::new(),
+            hidden: BTreeMap::new(),
             again_at: None,
             again_wait: AGAIN[0],
             turns: VecDeque::new(),
@@ -146,6 +165,9 @@ impl Retained {
 
     /// A message of a declared node came.
     pub(crate) fn heard(&mut self, node: &NodeId, what: Heard, now: Duration) {
+        if matches!(what, Heard::Presence | Heard::All) {
+            self.hidden.remove(node);
+        }
         let before = self.came.get(node).copied().unwrap_or_default();
         let came = Came {
             state: before.state || matches!(what, Heard::State | Heard::All),
@@ -173,15 +195,19 @@ impl Retained {
     pub(crate) fn names_ledger(&mut self, node: &NodeId, named: &LedgerId, known: Option<&LedgerId>, now: Duration) {
         if known == Some(named) {
             self.awaited.remove(node);
-        } else if self.awaited.get(node).is_none_or(|awaited| awaited.ledger != *named) {
-            let awaited = Awaited { ledger: named.clone(), at: now + AWAITED[0], wait: AWAITED[0] };
-            self.awaited.insert(node.clone(), awaited);
+        } else if self.awaited.get(node).is_none_or(|(awaited, _)| awaited != named) {
+            self.awaited.insert(node.clone(), (named.clone(), Asking::begin(now)));
         }
+    }
+
+    /// A node that is not known to be connected has sent something that no broker retains.
+    pub(crate) fn expect_presence(&mut self, node: &NodeId, now: Duration) {
+        self.hidden.entry(node.clone()).or_insert_with(|| Asking::begin(now));
     }
 
     /// A state of this ledger came.
     pub(crate) fn has_state(&mut self, node: &NodeId, ledger: &LedgerId) {
-        if self.awaited.get(node).is_some_and(|awaited| awaited.ledger == *ledger) {
+        if self.awaited.get(node).is_some_and(|(awaited, _)| awaited == ledger) {
             self.awaited.remove(node);
         }
     }
@@ -206,7 +232,7 @@ impl Retained {
 
     /// Whether a state of the node must be there that has not come, and is worth waiting for.
     pub(crate) fn is_awaited(&self, node: &NodeId) -> bool {
-        self.awaited.get(node).is_some_and(|awaited| awaited.wait < GIVEN_UP)
+        self.awaited.get(node).is_some_and(|(_, asking)| asking.wait < GIVEN_UP)
     }
 
     /// Nodes of which a state must be there that has not come.
@@ -290,13 +316,10 @@ impl Retained {
     }
 
     fn due_awaited(&mut self, now: Duration) -> Vec<NodeId> {
-        let due = self.awaited.iter_mut().filter(|(_, awaited)| now >= awaited.at).take(TOGETHER);
-        let again = |(node, awaited): (&NodeId, &mut Awaited)| {
-            awaited.wait = (awaited.wait * 2).min(AWAITED[1]);
-            awaited.at = now + awaited.wait;
-            node.clone()
-        };
-        due.map(again).collect()
+        let states = self.awaited.iter_mut().map(|(node, (_, asking))| (node, asking));
+        let presences = self.hidden.iter_mut();
+        let due = states.chain(presences).filter_map(|(node, asking)| asking.is_due(now).then(|| node.clone()));
+        due.take(TOGETHER).collect()
     }
 
     /// When to call [`Retained::tick`] at the latest.
@@ -307,7 +330,8 @@ impl Retained {
             Stage::Beginning | Stage::Asking => Some(self.quiet_at.min(self.latest)),
             Stage::Complete => Some(self.again_at.map_or(self.turn_at, |at| at.min(self.turn_at))),
         };
-        self.awaited.values().map(|awaited| awaited.at).chain(stage).min()
+        let states = self.awaited.values().map(|(_, asking)| asking);
+        states.chain(self.hidden.values()).map(|asking| asking.at).chain(stage).min()
     }
 }
 
@@ -441,5 +465,19 @@ mod tests {
         assert_eq!(case.retained.awaited(), [node(0)].into());
         case.retained.has_state(&node(0), &new);
         assert!(case.retained.awaited().is_empty());
+    }
+
+    #[test]
+    fn the_presence_of_a_node_that_sends_reports_is_asked_for() {
+        let mut case = Case::new(1);
+        case.answer(&node(0));
+        case.run(1, 1);
+        case.retained.expect_presence(&node(0), case.now);
+        case.retained.expect_presence(&node(0), case.now + MS);
+        let at = case.now + AWAITED[0];
+        assert_eq!(case.retained.deadline(), Some(at));
+        assert_eq!(case.retained.tick(at, Vec::new, |_| true), [node(0)]);
+        case.retained.heard(&node(0), Heard::Presence, at);
+        assert_eq!(case.retained.deadline(), Some(case.retained.turn_at));
     }
 }

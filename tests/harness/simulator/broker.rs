@@ -21,8 +21,8 @@ use super::rng::Rng;
 /// Messages on their way to a client without an acknowledgement.
 const IN_FLIGHT: usize = 16;
 
-/// Messages that wait for a planner, where the broker drops the rest. So that a single question has room.
-const ROOM: usize = 4;
+/// Messages that wait for a planner or are on their way to it, where the broker drops the rest. A question about a few nodes has room.
+const ROOM: usize = IN_FLIGHT + 4;
 
 /// Number of a connection.
 pub(super) type Conn = u64;
@@ -268,7 +268,7 @@ fn room(drops: bool, client: &Client) -> usize {
 
 impl Session {
     fn push(&mut self, message: Message, room: usize) {
-        if self.queue.len() < room {
+        if self.queue.len() + self.in_flight.len() < room {
             self.queue.push_back(message);
         }
     }

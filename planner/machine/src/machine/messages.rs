@@ -288,6 +288,7 @@ impl Machine {
             return;
         }
         self.expect_state(node, &batch.ledger, now);
+        self.expect_presence(node, now);
         for task in self.fleet.fold_running(node, batch) {
             self.event(|| Event::TaskStarted(task.at(node)));
         }

@@ -36,6 +36,14 @@ impl Machine {
         }
     }
 
+    /// A node has sent reports: if it is not known to be connected, its presence must be there.
+    pub(super) fn expect_presence(&mut self, node: &NodeId, now: Now) {
+        let declared = self.deployment.active().is_some_and(|active| active.declares(node));
+        if declared && !self.fleet.get(node).is_some_and(Node::is_online) {
+            self.retained.expect_presence(node, now.mono);
+        }
+    }
+
     /// Whether a state of a declared node may be there that has not come.
     pub(super) fn awaits_state(&self, id: &NodeId, node: Option<&Node>) -> bool {
         let is_known = node.is_some_and(Node::is_known);
