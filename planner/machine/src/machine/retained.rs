@@ -57,7 +57,7 @@ impl Machine {
         }
         // Without an active commit none is declared. Those of one that comes later are asked for then.
         let active = self.deployment.active();
-        let declared = || active.map(|active| active.desired.nodes.iter().cloned().collect()).unwrap_or_default();
+        let declared = || active.map(|active| active.desired.nodes.to_vec()).unwrap_or_default();
         let is_known = |node: &NodeId| self.fleet.get(node).is_some_and(Node::is_known);
         let ask = self.retained.tick(now.mono, declared, is_known);
         if !ask.is_empty() {
