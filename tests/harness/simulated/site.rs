@@ -75,11 +75,9 @@ impl Site {
         match self.shape {
             Shape::Plain => vec![group(&["s"]), service("s", tasks(0..self.tasks))],
             Shape::Barrier => {
-                let last = format!(
-                    "[[task]]\nid = \"last\"\nprovides = [\"s/done\"]\nfile = {{ path = \"/etc/s/last\", content = \"last\" }}\n"
-                );
+                let last = "[[task]]\nid = \"last\"\nprovides = [\"s/done\"]\nfile = { path = \"/etc/s/last\", content = \"last\" }\n";
                 let second = format!("[service]\nrequires = [\"s/done\"]\n\n{}", tasks(half..self.tasks));
-                vec![group(&["s", "t"]), service("s", tasks(0..half - 1) + &last), service("t", second)]
+                vec![group(&["s", "t"]), service("s", tasks(0..half - 1) + last), service("t", second)]
             }
             Shape::Rolling => {
                 let limit = (self.nodes / 10).max(1);
