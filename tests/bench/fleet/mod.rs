@@ -107,15 +107,12 @@ impl Bench {
         if broker == Kind::Embedded {
             fleet.embed_broker();
         }
-        let password: Box<dyn Fn(&NodeId) -> Option<String>> = match broker {
-            Kind::Mosquitto => Box::new(|_| None),
-            Kind::Embedded => {
-                // The first call makes the secret from which all passwords follow.
-                fleet.password("observer");
-                let secret = std::fs::read(fleet.planner_state("one").join("broker.secret")).expect("the secret");
-                Box::new(move |node| Some(password::of(&secret, node.as_str())))
-            }
-        };
+        let secret = (broker == Kind::Embedded).then(|| {
+            // The first call makes the secret from which all passwords follow.
+            fleet.password("observer");
+            std::fs::read(fleet.planner_state("one").join("broker.secret")).expect("the secret")
+        });
+        let password = |node: &NodeId| Some(password::of(secret.as_ref()?, node.as_str()));
         let agents = SimulatedAgents::start(Settings {
             broker: fleet.embedded_address().unwrap_or_else(|| fleet.broker.address()),
             site: SITE.parse().expect("a name"),
