@@ -53,6 +53,12 @@ fn decode(text: &str, prefix: &'static str) -> Result<[u8; 32], InvalidEncryptio
 pub struct EncryptionKey([u8; 32]);
 
 impl EncryptionKey {
+    /// Whether anything can be encrypted to it. A few values cannot be the key of anyone: the shared secret would be zero whatever the
+    /// other side's key (RFC 7748, section 6.1), and HPKE refuses that. It is tried, which costs about as much as a message.
+    pub fn is_usable(&self) -> bool {
+        self.encrypt("", b"").is_ok()
+    }
+
     /// Encrypts; `purpose` has to be the same when it is decrypted.
     ///
     /// # Panics
@@ -248,9 +254,31 @@ mod tests {
     }
 
     #[test]
-    fn a_key_without_a_point_encrypts_nothing() {
-        // All zeros: whatever the other side's key, the shared secret would be zero.
-        assert_eq!(EncryptionKey([0; 32]).encrypt("purpose", b"secret"), Err(Undecipherable));
+    fn to_points_that_make_the_secret_zero_nothing_is_encrypted() {
+        let hex = |hex: &str| -> [u8; 32] {
+            std::array::from_fn(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).unwrap())
+        };
+        // All encodings of the points whose order divides 8 (RFC 7748, section 7), with the highest bit, which counts for nothing, clear and set.
+        let points = [
+            "0000000000000000000000000000000000000000000000000000000000000000",
+            "0100000000000000000000000000000000000000000000000000000000000000",
+            "e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800",
+            "5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157",
+            "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+            "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+            "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        ];
+        for mut point in points.map(hex) {
+            for _ in 0..2 {
+                assert_eq!(EncryptionKey(point).encrypt("purpose", b"secret"), Err(Undecipherable), "{point:x?}");
+                assert!(!EncryptionKey(point).is_usable(), "{point:x?}");
+                // Nor does what is said to have been encrypted with such a key decrypt, or end the program.
+                let own = DecryptionKey::derive(&[1; 32]);
+                assert_eq!(own.decrypt("purpose", &[&point[..], &[0; 40]].concat()), Err(Undecipherable));
+                point[31] |= 0x80;
+            }
+        }
+        assert!(DecryptionKey::derive(&[1; 32]).public().is_usable());
     }
 
     /// RFC 9180, A.2.1: DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, ChaCha20Poly1305, base mode: the recipient's key pair, and the first

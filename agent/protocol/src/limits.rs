@@ -37,6 +37,9 @@ pub enum Exceeded {
     /// A published value is too long.
     #[error("it publishes a value of more than {} KiB", EXPORT_LIMIT / 1024)]
     Export,
+    /// No message can be encrypted to the key that it announces: what was queued for the node would fail each time.
+    #[error("it announces a key that nothing can be encrypted to")]
+    Key,
 }
 
 /// A message of a node.
@@ -114,6 +117,9 @@ impl Bounded for NodeState {
             return Err(Exceeded::Facts);
         }
         exports(self.exports.values())?;
+        if self.encryption_key.is_some_and(|key| !key.is_usable()) {
+            return Err(Exceeded::Key);
+        }
         name(&mut self.agent);
         self.degraded.values_mut().for_each(reason);
         self.applied.values_mut().filter_map(|applied| applied.destroys.as_mut()).for_each(reason);

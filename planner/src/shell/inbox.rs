@@ -443,4 +443,19 @@ mod tests {
         assert!(matches!(case.open(NodeTopic::Presence, &sealed(limit)), Incoming::Foreign));
         assert!(matches!(case.open(NodeTopic::Presence, &sealed(limit / 2)), Incoming::Node(..)));
     }
+
+    #[test]
+    fn a_key_that_nothing_can_be_encrypted_to_is_refused_with_the_state_that_announces_it() {
+        let case = Case::new();
+        let ledger: groundplan_protocol::ids::LedgerId = "0123456789abcdef0123456789abcdef".parse().unwrap();
+        let state = |key: &str| {
+            let empty = NodeState::empty(case.site.clone(), case.node.clone(), ledger.clone());
+            seal(&case.key, &NodeState { encryption_key: Some(key.parse().unwrap()), ..empty })
+        };
+        let own = case.key.decryption().public().to_string();
+        assert!(matches!(case.open(NodeTopic::State, &state(&own)), Incoming::Node(..)));
+        let zero = "x25519:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+        let Incoming::Refused { reason, .. } = case.open(NodeTopic::State, &state(zero)) else { panic!("taken") };
+        assert!(reason.contains("key"), "{reason}");
+    }
 }
