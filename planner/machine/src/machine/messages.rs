@@ -1,6 +1,6 @@
 //! Messages of the broker, given to the parts that they concern.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use groundplan_protocol::{
     encryption::EncryptionKey,
@@ -23,6 +23,9 @@ use crate::{
 
 /// Most of a node's text in a line of the log, in characters.
 const LINE: usize = 500;
+
+/// How often a node that announces another key each time is offered its plan.
+const REKEY_PAUSE: Duration = Duration::from_secs(10);
 
 /// Numbers of reports up to this are believed: more than could be counted up to in a thousand years.
 const PLAUSIBLE: u64 = 1 << 48;
@@ -189,7 +192,7 @@ impl Machine {
         let key = self.fleet.get(node).and_then(Node::encryption_key);
         self.retained.has_state(node, &state.ledger);
         let Some(folded) = self.fleet.fold_state(node, state) else { return };
-        self.take_encryption_key(node, key);
+        self.take_encryption_key(node, key, now);
         self.take_degraded(node, &degraded, now);
         let commit = self.deployment.active().map(|active| active.commit.id.clone());
         let mut plan = match folded.news {
@@ -221,15 +224,30 @@ impl Machine {
         folded.exports.into_iter().for_each(|(task, before)| self.take_export(node, &task, before, now));
     }
 
-    /// Offers a node its plan again if it cannot read what was encrypted to the key that it had before.
-    fn take_encryption_key(&mut self, node: &NodeId, before: Option<EncryptionKey>) {
+    /// Has a node offered its plan again if it cannot read what was encrypted to the key that it had before; also the plan that it has taken,
+    /// because the keys of what it still has to fetch for it are in the offer alone.
+    fn take_encryption_key(&mut self, node: &NodeId, before: Option<EncryptionKey>, now: Now) {
         let Some(known) = self.fleet.get_mut(node) else { return };
         let key = known.encryption_key();
         if key.is_none() {
             let hint = "it gets no plan: upgrade its agent".to_owned();
             known.reject("its agent announces no key to encrypt to".to_owned(), hint);
-        } else if key != before && known.planned.is_some() && !known.has_its_plan() && self.leadership.plans() {
-            self.offer_plan(node.clone());
+        } else if key != before && known.planned.is_some() {
+            self.rekeyed.entry(node.clone()).or_insert((now.mono, true)).1 = true;
+        }
+    }
+
+    /// Offers nodes that have another key their plans, each at once and then at most every `REKEY_PAUSE`: a plan can be large, and a state
+    /// that announces another key is small.
+    pub(super) fn offer_rekeyed(&mut self, now: Now) {
+        let due: Vec<NodeId> =
+            self.rekeyed.iter().filter(|(_, (at, _))| *at <= now.mono).map(|(node, _)| node.clone()).collect();
+        for node in due {
+            // One that has kept its key for that long is offered the plan at once the next time.
+            if let Some((_, true)) = self.rekeyed.remove(&node) {
+                self.offer_plan(node.clone());
+                self.rekeyed.insert(node, (now.mono + REKEY_PAUSE, false));
+            }
         }
     }
 

@@ -12,7 +12,7 @@ mod requests;
 mod retained;
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -77,6 +77,8 @@ pub struct Machine {
     write_at: Duration,
     /// When plans that were not taken are offered again, by the monotonic clock.
     renew_at: Duration,
+    /// Nodes that have announced another key: when they may be offered their plans, by the monotonic clock, and whether they are to be.
+    rekeyed: BTreeMap<NodeId, (Duration, bool)>,
     /// When agents are next shown that this planner is there, by the monotonic clock.
     beat_at: Duration,
     /// The outcome of elections that the active commit was last to be resolved with.
@@ -143,6 +145,7 @@ impl Machine {
             held: VecDeque::new(),
             write_at: now.mono + WRITE_EVERY,
             renew_at: now.mono,
+            rekeyed: BTreeMap::new(),
             beat_at: now.mono,
             asked: Vec::new(),
             looked_at: now.mono,
@@ -183,6 +186,7 @@ impl Machine {
             self.retained.deadline(),
             Some(self.write_at),
             Some(self.renew_at.min(self.beat_at)).filter(|_| self.leadership.plans()),
+            self.rekeyed.values().map(|(at, _)| *at).min().filter(|_| self.leadership.plans()),
         ];
         deadlines.into_iter().flatten().min().unwrap_or(self.write_at)
     }
@@ -279,6 +283,9 @@ impl Machine {
         }
         if now.mono >= self.renew_at && self.leadership.plans() {
             self.renew_offers(now);
+        }
+        if self.leadership.plans() {
+            self.offer_rekeyed(now);
         }
         if now.mono >= self.beat_at && self.leadership.plans() {
             self.beat_at = now.mono + HEARTBEAT;

@@ -426,33 +426,75 @@ mod tests {
         assert_eq!(offers(&machine.handle(Input::Tick, now)), 0);
     }
 
+    /// Announces keys for `n1`, one state for each, and counts what is offered to which.
+    struct Announcer(u64);
+
+    impl Announcer {
+        fn announce(&mut self, machine: &mut Machine, key: Option<EncryptionKey>, now: Now) -> Vec<EncryptionKey> {
+            self.0 += 1;
+            let known = machine.fleet.get(&NodeId::new("n1").unwrap()).unwrap();
+            let (generation, ledger) = (known.belief.generation, known.belief.ledger.clone().unwrap());
+            let empty = NodeState::empty("site".parse().unwrap(), "n1".parse().unwrap(), ledger);
+            let state = Box::new(NodeState { encryption_key: key, revision: self.0, generation, ..empty });
+            let message = Incoming::Node("n1".parse().unwrap(), NodeMessage::State(state));
+            offered(machine.handle(Input::Message { receipt: Receipt(self.0), message }, now))
+        }
+    }
+
+    /// The keys that plans are offered to.
+    fn offered(effects: Vec<Effect>) -> Vec<EncryptionKey> {
+        let keys = effects.into_iter().filter_map(|effect| match effect {
+            Effect::Publish(Message::Plan(_, _, key)) => Some(key),
+            _ => None,
+        });
+        keys.collect()
+    }
+
     #[test]
-    fn a_plan_goes_to_the_key_that_the_node_announces_last_and_to_none_without() {
+    fn a_node_with_another_key_gets_its_plan_again_also_if_it_has_taken_it() {
         let (mut machine, now) = planning();
         machine.handle(Input::Tick, now);
-        let (site, node): (SiteName, NodeId) = ("site".parse().unwrap(), "n1".parse().unwrap());
-        let ledger = LedgerId::new("0123456789abcdef0123456789abcdef").unwrap();
-        let mut revision = 0;
-        let mut announce = |machine: &mut Machine, encryption_key| {
-            revision += 1;
-            let empty = NodeState::empty(site.clone(), node.clone(), ledger.clone());
-            let state = Box::new(NodeState { encryption_key, revision, ..empty });
-            let message = Incoming::Node(node.clone(), NodeMessage::State(state));
-            let effects = machine.handle(Input::Message { receipt: Receipt(revision), message }, now);
-            let keys = effects.into_iter().filter_map(|effect| match effect {
-                Effect::Publish(Message::Plan(_, _, key)) => Some(key),
-                _ => None,
-            });
-            keys.collect::<Vec<_>>()
-        };
-        assert_eq!(announce(&mut machine, Some(key())), [], "it was offered to that key");
+        machine.fleet.get_mut(&NodeId::new("n1").unwrap()).unwrap().belief.generation = Generation(3);
         let other = SigningKey::from_seed([2; 32]).decryption().public();
-        assert_eq!(announce(&mut machine, Some(other)), [other]);
-        assert_eq!(announce(&mut machine, None), []);
+        // The keys of what it still has to fetch are in the offer alone, and it cannot read the one that the broker has.
+        let mut announcer = Announcer(0);
+        assert_eq!(announcer.announce(&mut machine, Some(key()), now), []);
+        assert_eq!(announcer.announce(&mut machine, Some(other), now), [other]);
+    }
+
+    #[test]
+    fn a_node_that_changes_its_key_all_the_time_gets_few_offers_and_the_last_key_counts() {
+        let (mut machine, mut now) = planning();
+        machine.handle(Input::Tick, now);
+        let keys = [1, 2].map(|seed| SigningKey::from_seed([seed; 32]).decryption().public());
+        let (mut announcer, mut offers) = (Announcer(0), Vec::new());
+        for n in 0..1001 {
+            now.mono += Duration::from_millis(10);
+            offers.extend(announcer.announce(&mut machine, Some(keys[n % 2]), now));
+        }
+        assert!(offers.len() < 5, "{} offers in 10 s", offers.len());
+        for _ in 0..20 {
+            now.mono = machine.deadline().max(now.mono);
+            offers.extend(offered(machine.handle(Input::Tick, now)));
+        }
+        assert_eq!(offers.last(), Some(&keys[0]));
+    }
+
+    #[test]
+    fn a_plan_goes_to_the_key_that_the_node_announces_last_and_to_none_without() {
+        let (mut machine, mut now) = planning();
+        machine.handle(Input::Tick, now);
+        let node = NodeId::new("n1").unwrap();
+        let mut announcer = Announcer(0);
+        assert_eq!(announcer.announce(&mut machine, Some(key()), now), [], "it was offered to that key");
+        let other = SigningKey::from_seed([2; 32]).decryption().public();
+        assert_eq!(announcer.announce(&mut machine, Some(other), now), [other]);
+        assert_eq!(announcer.announce(&mut machine, None, now), []);
         let rejected = machine.fleet.get(&node).unwrap().rejected.clone().unwrap();
         assert!(rejected.hint.contains("upgrade its agent"), "{rejected:?}");
         machine.renew_at = now.mono;
         assert_eq!(offers(&machine.handle(Input::Tick, now)), 0);
-        assert_eq!(announce(&mut machine, Some(key())), [key()]);
+        now.mono += Duration::from_secs(10);
+        assert_eq!(announcer.announce(&mut machine, Some(key()), now), [key()]);
     }
 }
