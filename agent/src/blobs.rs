@@ -17,6 +17,7 @@ use groundplan_protocol::{
     blob::{BlobRef, CHUNK, WANT_LIMIT},
     digest::{Digest, Hasher},
     encryption::ContentKey,
+    ids::Generation,
 };
 
 use crate::private;
@@ -51,6 +52,8 @@ struct Part {
 pub struct Blobs {
     dir: PathBuf,
     keys: BTreeMap<Digest, ContentKey>,
+    /// The generation of the newest offer that keys came with.
+    newest: Generation,
     wanted: VecDeque<BlobRef>,
     part: Option<Part>,
     /// Chunks below this have been requested.
@@ -65,7 +68,8 @@ impl Blobs {
     pub fn open(dir: PathBuf) -> io::Result<Self> {
         private::directory(&dir)?;
         let (keys, wanted, request_at) = (BTreeMap::new(), VecDeque::new(), Duration::ZERO);
-        Ok(Self { dir, keys, wanted, part: None, requested: 0, request_at, patience: PATIENCE })
+        let newest = Generation(0);
+        Ok(Self { dir, keys, newest, wanted, part: None, requested: 0, request_at, patience: PATIENCE })
     }
 
     /// The file of a complete blob.
@@ -78,13 +82,21 @@ impl Blobs {
     }
 
     /// Takes the keys of an offer: those that came last count. Those of earlier ones are kept for what is still to be fetched.
-    pub fn learn(&mut self, keys: &BTreeMap<Digest, ContentKey>) {
+    pub fn learn(&mut self, offered: Generation, keys: &BTreeMap<Digest, ContentKey>) {
+        // An offer that was followed by another one may come again. Its plan is not taken, so it must not drop the keys of the newer plan,
+        // whose blobs may not be requested yet.
+        if offered < self.newest {
+            return;
+        }
         let other = |blob: &BlobRef| keys.get(&blob.sha256).is_some_and(|key| self.keys.get(&blob.sha256) != Some(key));
         if self.wanted.front().is_some_and(other) {
             // What was requested under another key came in vain, or was not requested at all.
             (self.request_at, self.patience) = (Duration::ZERO, PATIENCE);
         }
-        self.keys.retain(|digest, _| self.wanted.iter().any(|blob| blob.sha256 == *digest));
+        if offered > self.newest {
+            self.keys.retain(|digest, _| self.wanted.iter().any(|blob| blob.sha256 == *digest));
+            self.newest = offered;
+        }
         self.keys.extend(keys.iter().map(|(digest, key)| (*digest, key.clone())));
     }
 
@@ -99,6 +111,15 @@ impl Blobs {
             }
         }
         ready
+    }
+
+    /// Fetches a blob no more.
+    pub fn forget(&mut self, digest: &Digest) {
+        let active = self.wanted.front().cloned();
+        self.wanted.retain(|blob| blob.sha256 != *digest);
+        if self.wanted.front() != active.as_ref() {
+            self.start_over(Duration::ZERO);
+        }
     }
 
     /// Drops all blobs but these. A file that cannot be removed is tried again the next time.
@@ -264,7 +285,7 @@ mod tests {
     /// Has a blob fetched, with its key.
     fn fetch(blobs: &mut Blobs, blob: &BlobRef) {
         assert!(blobs.fetch(vec![blob.clone()]).is_empty());
-        blobs.learn(&[(blob.sha256, key(blob))].into());
+        blobs.learn(Generation(1), &[(blob.sha256, key(blob))].into());
     }
 
     fn content() -> Vec<u8> {
@@ -344,7 +365,7 @@ mod tests {
         }
         assert!(blobs.want(now).unwrap().is_none(), "it was requested a moment ago");
         // The planner that answers is another one by now.
-        blobs.learn(&[(blob.sha256, other.clone())].into());
+        blobs.learn(Generation(1), &[(blob.sha256, other.clone())].into());
         assert!(blobs.want(now).unwrap().is_some(), "at once, under the key that counts");
         let done = blobs.chunk(&blob.sha256, 0, &other.encrypt(0, bytes), now);
         assert_eq!(done, Some(BlobEvent::Ready(blob.sha256)));

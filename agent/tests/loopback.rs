@@ -6,7 +6,7 @@ use std::{
     fs,
     hash::{BuildHasher, Hasher},
     net::{Ipv4Addr, SocketAddr, TcpListener},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant, SystemTime},
 };
@@ -20,7 +20,7 @@ use groundplan_protocol::{
     encryption::EncryptionKey,
     envelope::{Message, PublicKey, SigningKey, open, open_for, seal, seal_for},
     ids::{CommitId, Generation, LedgerId, NodeId, Sequence, SiteName},
-    plan::{NodePlan, PlanOffer, PlanText, PlannedTask, TaskSpec},
+    plan::{NodePlan, PlanBody, PlanOffer, PlanText, PlannedTask, TaskSpec},
     presence::{Heartbeat, Presence},
     report::{Ack, Outcome, ReportBatch},
     state::{NodeState, Phase},
@@ -77,7 +77,20 @@ impl Planner {
         }
     }
 
+    /// Announces the key to encrypt to this planner with.
+    fn beat(&self) {
+        let at_ms = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis() as u64;
+        let encryption_key = Some(self.key.decryption().public());
+        let beat = Heartbeat { version: VERSION, site: self.site.clone(), term: 1, at_ms, encryption_key };
+        let topic = Topic::Heartbeat.name(&self.site);
+        self.client.try_publish(topic, QoS::AtLeastOnce, true, seal(&self.key, &beat)).unwrap();
+    }
+
     fn plan(&self, generation: u64, tasks: Vec<PlannedTask>) {
+        self.publish(NodeTopic::Plan, true, &self.offer(generation, tasks));
+    }
+
+    fn offer(&self, generation: u64, tasks: Vec<PlannedTask>) -> PlanOffer {
         let plan = NodePlan {
             version: VERSION,
             site: self.site.clone(),
@@ -91,7 +104,24 @@ impl Planner {
         let of = (plan.site.clone(), plan.node.clone(), plan.generation);
         let mut offer = PlanOffer::new(&self.key, 1, of, PlanText::of(&plan), (0, u64::MAX));
         offer.keys = plan.blobs().map(|blob| (blob.sha256, self.key.content_key(&blob.sha256))).collect();
+        offer
+    }
+
+    /// The offer of a plan as a blob, and the JSON that is in it.
+    fn offer_as_blob(&self, generation: u64, tasks: Vec<PlannedTask>) -> (PlanOffer, Vec<u8>) {
+        let mut offer = self.offer(generation, tasks);
+        let PlanBody::Inline(text) = &offer.body else { unreachable!("made above") };
+        let json = text.as_str().as_bytes().to_vec();
+        let blob = BlobRef::of(&json);
+        offer.keys.insert(blob.sha256, self.key.content_key(&blob.sha256));
+        (PlanOffer { body: PlanBody::Blob(blob), ..offer }, json)
+    }
+
+    /// Publishes that offer, and returns the JSON.
+    fn plan_as_blob(&self, generation: u64, tasks: Vec<PlannedTask>) -> Vec<u8> {
+        let (offer, json) = self.offer_as_blob(generation, tasks);
         self.publish(NodeTopic::Plan, true, &offer);
+        json
     }
 
     async fn next(&mut self) -> Publish {
@@ -109,10 +139,16 @@ impl Planner {
 
     /// Waits for the next message on `topic` that fits, and sends the requested chunks of `blob` meanwhile.
     async fn wait<M: Message>(&mut self, topic: NodeTopic, blob: &[u8], fits: impl Fn(&M) -> bool) -> M {
+        self.wait_and_ship(topic, &[blob], fits).await
+    }
+
+    /// As `wait`, with more than one blob.
+    async fn wait_and_ship<M: Message>(&mut self, topic: NodeTopic, blobs: &[&[u8]], fits: impl Fn(&M) -> bool) -> M {
         loop {
             let publish = self.next().await;
             if let Some(want) = self.read::<Want>(NodeTopic::Want, &publish) {
-                for n in want.chunks {
+                let blob = blobs.iter().find(|blob| Digest::of(blob) == want.blob.sha256);
+                for (n, blob) in want.chunks.into_iter().zip(blob.into_iter().cycle()) {
                     let topic = Topic::Blob(want.blob.sha256, n).name(&self.site);
                     let key = self.key.content_key(&want.blob.sha256);
                     let bytes = key.encrypt(n, chunk(blob, n).unwrap().to_vec());
@@ -184,56 +220,78 @@ fn resident_kib(pid: u32) -> u64 {
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
+/// A broker, the configuration of an agent, and the test's planner, which has not published anything yet.
+struct Bench {
+    dir: tempfile::TempDir,
+    planner: Planner,
+    _claim: TcpListener,
+    _broker: Owned,
+}
+
+impl Bench {
+    /// None, with a line that says so, where there is no broker.
+    fn start() -> Option<Self> {
+        if !Path::new(BROKER).exists() {
+            eprintln!("SKIPPED: there is no {BROKER}");
+            return None;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let (claim, ip) = claim_address();
+        let (broker, address) = start_broker(dir.path(), ip);
+        let (site, node) = (SiteName::new("site").unwrap(), NodeId::new("node").unwrap());
+        let key = SigningKey::from_seed([1; 32]);
+        let text = format!(
+            "site = 'site'\nnode = 'node'\nbroker = 'mqtt://{address}'\nroot = {:?}\nstate_dir = {:?}\nplanner_keys = ['{}']\n",
+            dir.path().join("root"),
+            dir.path().join("state"),
+            key.public()
+        );
+        fs::write(dir.path().join("agent.toml"), text).unwrap();
+        let public = String::from_utf8(agent(dir.path()).arg("--print-key").output().unwrap().stdout).unwrap();
+        let mut options = MqttOptions::new("planner", ip.to_string(), address.port());
+        options.set_max_packet_size(MAX_PACKET, MAX_PACKET);
+        let (client, mut events) = AsyncClient::new(options, 100);
+        events.network_options.set_tcp_nodelay(true);
+        client.try_subscribe(format!("{}/node/#", prefix(&site)), QoS::AtLeastOnce).unwrap();
+        let planner = Planner {
+            key,
+            site,
+            node,
+            agent: public.trim().parse().unwrap(),
+            ledger: None,
+            encryption_key: None,
+            client,
+            events,
+        };
+        Some(Self { dir, planner, _claim: claim, _broker: broker })
+    }
+
+    fn root(&self) -> PathBuf {
+        self.dir.path().join("root")
+    }
+
+    /// Starts the agent, which ends when its standard input is closed, and takes its first state.
+    async fn start_agent(&mut self) -> (Owned, NodeState) {
+        let child = agent(self.dir.path()).arg("--exit-with-parent").stdin(Stdio::piped()).spawn().unwrap();
+        let first = self.planner.wait::<NodeState>(NodeTopic::State, b"", |_| true).await;
+        (self.planner.ledger, self.planner.encryption_key) = (Some(first.ledger.clone()), first.encryption_key);
+        (Owned(child), first)
+    }
+}
+
+fn agent(dir: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_groundplan-agent"));
+    command.arg("--config").arg(dir.join("agent.toml"));
+    command
+}
+
 #[tokio::test]
 async fn a_plan_is_applied_and_reported() {
-    if !Path::new(BROKER).exists() {
-        eprintln!("SKIPPED: there is no {BROKER}");
-        return;
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let (_claim, ip) = claim_address();
-    let (_broker, address) = start_broker(dir.path(), ip);
-    let (site, node) = (SiteName::new("site").unwrap(), NodeId::new("node").unwrap());
-    let key = SigningKey::from_seed([1; 32]);
-    let (root, state) = (dir.path().join("root"), dir.path().join("state"));
-    let config = dir.path().join("agent.toml");
-    let text = format!(
-        "site = 'site'\nnode = 'node'\nbroker = 'mqtt://{address}'\nroot = {root:?}\nstate_dir = {state:?}\n\
-         planner_keys = ['{}']\n",
-        key.public()
-    );
-    fs::write(&config, text).unwrap();
-    let agent = || {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_groundplan-agent"));
-        command.arg("--config").arg(&config);
-        command
-    };
-    let public = String::from_utf8(agent().arg("--print-key").output().unwrap().stdout).unwrap();
-    let mut options = MqttOptions::new("planner", ip.to_string(), address.port());
-    options.set_max_packet_size(MAX_PACKET, MAX_PACKET);
-    let (client, mut events) = AsyncClient::new(options, 100);
-    events.network_options.set_tcp_nodelay(true);
-    client.try_subscribe(format!("{}/node/#", prefix(&site)), QoS::AtLeastOnce).unwrap();
-    let mut planner = Planner {
-        key,
-        site,
-        node,
-        agent: public.trim().parse().unwrap(),
-        ledger: None,
-        encryption_key: None,
-        client,
-        events,
-    };
-
-    let at_ms = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis() as u64;
-    let encryption_key = Some(planner.key.decryption().public());
-    let beat = Heartbeat { version: VERSION, site: planner.site.clone(), term: 1, at_ms, encryption_key };
-    let (topic, beat) = (Topic::Heartbeat.name(&planner.site), seal(&planner.key, &beat));
-    planner.client.try_publish(topic, QoS::AtLeastOnce, true, beat).unwrap();
-    let mut child = Owned(agent().arg("--exit-with-parent").stdin(Stdio::piped()).spawn().unwrap());
-    let idle = planner.wait::<NodeState>(NodeTopic::State, b"", |_| true).await;
+    let Some(mut bench) = Bench::start() else { return };
+    bench.planner.beat();
+    let (mut child, idle) = bench.start_agent().await;
     assert_eq!((idle.generation, idle.phase), (Generation(0), Phase::Idle));
-    (planner.ledger, planner.encryption_key) = (Some(idle.ledger), idle.encryption_key);
+    let (root, planner) = (bench.root(), &mut bench.planner);
     tokio::time::sleep(Duration::from_millis(300)).await;
     let at_rest = resident_kib(child.0.id());
 
@@ -346,4 +404,120 @@ async fn a_plan_is_applied_and_reported() {
     drop(child.0.stdin.take());
     planner.wait::<Presence>(NodeTopic::Presence, b"", |p| !p.online).await;
     assert!(child.0.wait().unwrap().success());
+}
+
+/// A file of two chunks, and the task that writes it.
+fn large(name: &str, fill: u8) -> (Vec<u8>, PlannedTask) {
+    let content = vec![fill; 200_000];
+    let blob = Some(Content::Blob(BlobRef::of(&content)));
+    let params = format!(r#"{{"file":{{"path":"/{name}"}}}}"#);
+    (content, task(name, &params, blob, None))
+}
+
+fn wants(blob: &[u8]) -> impl Fn(&Want) -> bool {
+    let digest = Digest::of(blob);
+    move |want| want.blob.sha256 == digest
+}
+
+fn succeeded(name: &str) -> impl Fn(&ReportBatch) -> bool {
+    let name = format!("s.{name}");
+    move |batch| batch.reports.iter().any(|report| report.task.to_string() == name && report.outcome.is_success())
+}
+
+#[tokio::test]
+async fn what_a_newer_plan_has_superseded_is_not_waited_for() {
+    let Some(mut bench) = Bench::start() else { return };
+    bench.planner.beat();
+    let (_child, _) = bench.start_agent().await;
+    fs::create_dir_all(bench.root()).unwrap();
+    let planner = &mut bench.planner;
+    let [one, two, three] = [("one", 1), ("two", 2), ("three", 3)].map(|(name, fill)| large(name, fill));
+    // A plan that is a blob. The planner has made another one before the agent has it, and ships it no more.
+    let old = planner.plan_as_blob(1, vec![one.1.clone()]);
+    planner.wait::<Want>(NodeTopic::Want, b"", wants(&old)).await;
+    let old = planner.plan_as_blob(2, vec![two.1.clone()]);
+    planner.wait_and_ship::<ReportBatch>(NodeTopic::Report, &[&old, &two.0], succeeded("two")).await;
+    // The same, and the newer one is in its offer.
+    let old = planner.plan_as_blob(3, vec![one.1]);
+    planner.wait::<Want>(NodeTopic::Want, b"", wants(&old)).await;
+    planner.plan(4, vec![two.1, three.1]);
+    planner.wait_and_ship::<ReportBatch>(NodeTopic::Report, &[&two.0, &three.0], succeeded("three")).await;
+}
+
+#[tokio::test]
+async fn an_older_offer_that_comes_again_takes_no_keys_away() {
+    let Some(mut bench) = Bench::start() else { return };
+    bench.planner.beat();
+    let (_child, _) = bench.start_agent().await;
+    fs::create_dir_all(bench.root()).unwrap();
+    let planner = &mut bench.planner;
+    let [one, two] = [("one", 1), ("two", 2)].map(|(name, fill)| large(name, fill));
+    // One in its offer is taken, if it comes after one that has no plan yet; a blob is not even fetched.
+    let (as_blob, _) = planner.offer_as_blob(2, vec![one.1.clone()]);
+    let inline = planner.offer(1, vec![one.1]);
+    let body = planner.plan_as_blob(3, vec![two.1]);
+    planner.wait::<Want>(NodeTopic::Want, b"", wants(&body)).await;
+    // Any client may send it again at some brokers.
+    planner.publish(NodeTopic::Plan, false, &as_blob);
+    planner.publish(NodeTopic::Plan, false, &inline);
+    planner.client.try_publish(planner.topic(NodeTopic::Plan), QoS::AtLeastOnce, false, b"x".to_vec()).unwrap();
+    planner.wait::<NodeState>(NodeTopic::State, b"", |state| state.ignored == 1).await;
+    planner.wait_and_ship::<ReportBatch>(NodeTopic::Report, &[&body, &two.0], succeeded("two")).await;
+}
+
+/// Time that a process was on a processor, in clock ticks: fields 14 and 15 of `/proc/PID/stat` (proc(5)).
+fn processor_ticks(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+#[tokio::test]
+async fn what_waits_for_the_planners_key_costs_no_time_and_is_sent_once_there_is_one() {
+    let Some(mut bench) = Bench::start() else { return };
+    let (child, _) = bench.start_agent().await;
+    fs::create_dir_all(bench.root()).unwrap();
+    let planner = &mut bench.planner;
+    let command = r#"{"command":{"run":"echo hello"}}"#;
+    planner.plan(1, (0..300).map(|n| task(&format!("c{n}"), command, None, None)).collect());
+    planner
+        .wait::<NodeState>(NodeTopic::State, b"", |state| state.phase == Phase::Idle && state.sequence.0 == 300)
+        .await;
+    let check = CheckRequest {
+        version: VERSION,
+        site: planner.site.clone(),
+        node: planner.node.clone(),
+        revision: 1,
+        interval: None,
+        asked: 1,
+    };
+    planner.publish(NodeTopic::Check, true, &check);
+    let before = processor_ticks(child.0.id());
+    // The time in which it must do nothing.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let used = processor_ticks(child.0.id()) - before;
+    assert!(used < 30, "{used} ticks in 3 s, while nothing can be sent");
+    planner.beat();
+    let (mut report, mut drift) = (false, false);
+    while !(report && drift) {
+        let publish = planner.next().await;
+        report |=
+            planner.read::<ReportBatch>(NodeTopic::Report, &publish).is_some_and(|batch| !batch.reports.is_empty());
+        drift |= planner.read::<DriftReport>(NodeTopic::Drift, &publish).is_some_and(|report| report.asked == 1);
+    }
+}
+
+#[tokio::test]
+async fn an_agent_that_was_killed_while_it_fetched_goes_on_with_the_keys_of_the_retained_offer() {
+    let Some(mut bench) = Bench::start() else { return };
+    bench.planner.beat();
+    let (child, _) = bench.start_agent().await;
+    fs::create_dir_all(bench.root()).unwrap();
+    let (content, task) = large("one", 1);
+    bench.planner.plan(1, vec![task]);
+    bench.planner.wait::<Want>(NodeTopic::Want, b"", wants(&content)).await;
+    drop(child);
+    let (_child, state) = bench.start_agent().await;
+    assert_eq!(state.generation, Generation(1));
+    bench.planner.wait_and_ship::<ReportBatch>(NodeTopic::Report, &[&content], succeeded("one")).await;
 }

@@ -53,13 +53,24 @@ impl Shell {
                 }
                 Effect::FetchPlan(offer) => {
                     let PlanBody::Blob(blob) = offer.body.clone() else { continue };
-                    self.to_fetch = Some(offer);
+                    // An older one that comes again: the planner ships the newest plan alone.
+                    if self.to_fetch.as_ref().is_some_and(|newer| newer.generation > offer.generation) {
+                        continue;
+                    }
+                    // Blobs are fetched one after the other: all others would wait for one that comes no more.
+                    let earlier = self.to_fetch.replace(offer).map(|earlier| earlier.receipt.plan);
+                    if let Some(earlier) = earlier.filter(|earlier| *earlier != blob.sha256) {
+                        self.blobs.forget(&earlier);
+                    }
                     if let Some(digest) = self.blobs.fetch(vec![blob]).pop() {
                         Box::pin(self.blob_event(BlobEvent::Ready(digest))).await?;
                     }
                 }
                 Effect::KeepBlobs(mut digests) => {
-                    // A plan that is still being fetched is none of the machine's blobs yet.
+                    // A plan that is still being fetched is none of the machine's blobs yet; unless a newer one was taken meanwhile, which
+                    // the planner ships in its place.
+                    let generation = self.machine.generation();
+                    self.to_fetch.take_if(|offer| offer.generation <= generation);
                     digests.extend(self.to_fetch.iter().map(|offer| offer.receipt.plan));
                     self.blobs.keep(&digests);
                 }

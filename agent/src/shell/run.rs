@@ -214,7 +214,7 @@ impl Shell {
             Inbound::Event(event) => {
                 // Also of an offer that the machine knows: another planner gives other keys, and one that was started again has none left.
                 if let Event::Plan(offer) = &event {
-                    self.blobs.learn(&offer.keys);
+                    self.blobs.learn(offer.generation, &offer.keys);
                 }
                 match self.catch_up.offer(event, publish, now) {
                     Offered::Handle(event, publish) => {
