@@ -6,7 +6,7 @@
 //! come is asked for by its exact topics, in rounds, until a round brings nothing new: what is missing then was never written. That does not
 //! end with the connection's beginning: a message that is new may be dropped as well. A node whose presence or reports name a ledger of
 //! which no state has come is asked for until one comes, and so is one that sends reports and is not known to be connected; those that are not known at all are asked for now and then, and all of them by turns:
-//! of a state that differs from the one before in facts alone, nothing else tells that it was dropped.
+//! of a state that differs from the one before in facts alone, nothing else shows that it was dropped.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},

@@ -53,7 +53,7 @@ impl Readers {
                     continue;
                 }
                 let began = Instant::now();
-                // A planner that is being started again answers nobody.
+                // A planner that is being started again answers no request.
                 if get(&socket, path).is_some() {
                     let took = millis(began.elapsed());
                     samples.lock().unwrap_or_else(PoisonError::into_inner)[i].1.push(took);
