@@ -5,7 +5,7 @@
 //! Blocking and free of the caller's runtime, so that sync and async tests can use it alike.
 
 use std::{
-    fs,
+    fs, io,
     net::{IpAddr, SocketAddr, TcpStream},
     path::Path,
     process::{Child, Command, Stdio},
@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use groundplan_broker::{Access, AllowAll, Broker, Config, Limits, Listener, Policy, ServerTls, Stats};
+use groundplan_broker::{Access, AllowAll, Broker, BrokerError, Config, Limits, Listener, Policy, ServerTls, Stats};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -172,7 +172,7 @@ impl TestBroker {
     pub fn restart_wiped(&mut self) {
         self.stop();
         match fs::remove_file(self.directory.path().join("mosquitto.db")) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => panic!("cannot wipe the database: {error}"),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => panic!("cannot wipe the database: {error}"),
             _ => {}
         }
         self.launch();
@@ -200,8 +200,20 @@ impl TestBroker {
             .expect("a runtime");
         let (started, wait) = mpsc::channel();
         let policy = Arc::clone(&self.options.policy);
-        runtime.spawn(async move { started.send(Broker::start(config, policy).await) });
-        let broker = wait.recv_timeout(PATIENCE).expect("the broker starts in time").expect("the broker starts");
+        runtime.spawn(async move {
+            // Another test may be starting a program: between fork and exec that has the sockets of this process, those closed meanwhile too.
+            let deadline = Instant::now() + PATIENCE;
+            let broker = loop {
+                match Broker::start(config.clone(), policy.clone()).await {
+                    Err(error) if is_in_use(&error) && Instant::now() < deadline => {
+                        tokio::time::sleep(Duration::from_millis(20)).await;
+                    }
+                    broker => break broker,
+                }
+            };
+            started.send(broker)
+        });
+        let broker = wait.recv_timeout(PATIENCE * 2).expect("the broker starts in time").expect("the broker starts");
         self.addresses = broker.addresses().to_vec();
         self.running = Running::Embedded { runtime, broker };
     }
@@ -228,6 +240,11 @@ impl Drop for TestBroker {
             Running::Stopped => {}
         }
     }
+}
+
+/// Whether an address was taken by another socket.
+fn is_in_use(error: &BrokerError) -> bool {
+    matches!(error, BrokerError::Listen { source, .. } if source.kind() == io::ErrorKind::AddrInUse)
 }
 
 /// Kills and reaps a process that this module started.
