@@ -2,8 +2,9 @@
 //!
 //! Together with git this is all that a planner without a store needs to continue.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, mem::take};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -12,8 +13,8 @@ use crate::{
     VERSION,
     digest::Fingerprint,
     effect::Effect,
-    encryption::EncryptionKey,
-    envelope::{Message, PlanReceipt},
+    encryption::{DecryptionKey, EncryptionKey, Undecipherable},
+    envelope::{Message, PlanReceipt, to_json},
     ids::{CommitId, Generation, LedgerId, NodeId, Sequence, SiteName, TaskId},
     kinds::ClaimKey,
     plan::{Edges, OnRemove, TriggerSource},
@@ -82,6 +83,10 @@ pub struct NodeState {
     /// The key to encrypt to this node with. Without it the node gets no plan and no order: agents of before had none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encryption_key: Option<EncryptionKey>,
+    /// What of it is for planners alone: inputs, facts, exports and the reasons of `degraded`, encrypted to them by HPKE, in base64. See
+    /// [`NodeState::encrypted`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub private: Option<String>,
     /// The last message that it refused, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<Refused>,
@@ -113,9 +118,65 @@ impl NodeState {
             degraded: BTreeMap::new(),
             agent: String::new(),
             encryption_key: None,
+            private: None,
             refused: None,
             ignored: 0,
         }
+    }
+}
+
+/// The part of a state that is encrypted. Digests of inputs are part of it, because each is of one value, which may be a short one.
+#[derive(Serialize, Deserialize)]
+struct Private {
+    #[serde(default)]
+    inputs: BTreeMap<TaskId, BTreeMap<String, String>>,
+    #[serde(default)]
+    facts: BTreeMap<String, Value>,
+    #[serde(default)]
+    exports: BTreeMap<TaskId, String>,
+    #[serde(default)]
+    degraded: BTreeMap<TaskId, String>,
+}
+
+impl NodeState {
+    /// What the private part is encrypted for: the node is named, or another one could publish it as its own, and have it decrypted.
+    fn purpose(&self) -> String {
+        format!("groundplan state {} {}", self.site, self.node)
+    }
+
+    /// As it crosses the broker: what others than planners need not know is encrypted to them. Which tasks are degraded stays.
+    ///
+    /// # Errors
+    /// Nothing can be encrypted to that key.
+    pub fn encrypted(mut self, planners: &EncryptionKey) -> Result<Self, Undecipherable> {
+        let inputs = self.applied.iter_mut().map(|(task, applied)| (task.clone(), take(&mut applied.inputs)));
+        let private = Private {
+            inputs: inputs.filter(|(_, inputs)| !inputs.is_empty()).collect(),
+            facts: take(&mut self.facts),
+            exports: take(&mut self.exports),
+            degraded: self.degraded.clone(),
+        };
+        self.degraded.values_mut().for_each(String::clear);
+        self.private = Some(BASE64.encode(planners.encrypt(&self.purpose(), &to_json(&private))?));
+        Ok(self)
+    }
+
+    /// Takes [`Self::encrypted`] back; nothing if it came in clear.
+    ///
+    /// # Errors
+    /// It is encrypted to another key, or for another node.
+    pub fn decrypt(&mut self, key: &DecryptionKey) -> Result<(), Undecipherable> {
+        let Some(private) = self.private.take() else { return Ok(()) };
+        let bytes = BASE64.decode(private).map_err(|_| Undecipherable)?;
+        let json = key.decrypt(&self.purpose(), &bytes)?;
+        let private: Private = serde_json::from_slice(&json).map_err(|_| Undecipherable)?;
+        for (task, inputs) in private.inputs {
+            if let Some(applied) = self.applied.get_mut(&task) {
+                applied.inputs = inputs;
+            }
+        }
+        (self.facts, self.exports, self.degraded) = (private.facts, private.exports, private.degraded);
+        Ok(())
     }
 }
 
@@ -219,4 +280,47 @@ pub struct Refused {
     pub reason: String,
     /// When, by the node's clock, in milliseconds since the Unix epoch.
     pub at_ms: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{digest::Digest, envelope::SigningKey};
+
+    #[test]
+    fn what_is_for_planners_alone_is_read_by_them_and_of_the_node_that_said_it() {
+        let key = SigningKey::from_seed([1; 32]).decryption();
+        let applied = Applied {
+            fingerprint: Fingerprint(Digest::of(b"")),
+            inputs: BTreeMap::from([("param env.PASSWORD".to_owned(), "secret-digest".to_owned())]),
+            edges: Edges::default(),
+            claims: Vec::new(),
+            contends: Vec::new(),
+            on_remove: None,
+            destroys: None,
+        };
+        let task: TaskId = "s.t".parse().unwrap();
+        let state = NodeState {
+            applied: BTreeMap::from([(task.clone(), applied)]),
+            facts: BTreeMap::from([("local".to_owned(), "secret-fact".into())]),
+            exports: BTreeMap::from([(task.clone(), "secret-export".to_owned())]),
+            degraded: BTreeMap::from([(task.clone(), "it printed secret-text".to_owned())]),
+            ..NodeState::empty("s".parse().unwrap(), "n1".parse().unwrap(), "0".repeat(32).parse().unwrap())
+        };
+        let sent = state.clone().encrypted(&key.public()).unwrap();
+        let json = serde_json::to_string(&sent).unwrap();
+        assert!(!json.contains("secret") && sent.degraded.contains_key(&task), "{json}");
+        let mut received: NodeState = serde_json::from_str(&json).unwrap();
+        received.decrypt(&key).unwrap();
+        assert_eq!(received, state);
+
+        let mut elsewhere = sent.clone();
+        assert_eq!(elsewhere.decrypt(&SigningKey::from_seed([2; 32]).decryption()), Err(Undecipherable));
+        // Another node signs it as its own.
+        let mut stolen = NodeState { node: "n2".parse().unwrap(), ..sent };
+        assert_eq!(stolen.decrypt(&key), Err(Undecipherable));
+        let mut clear = state.clone();
+        clear.decrypt(&key).unwrap();
+        assert_eq!(clear, state);
+    }
 }

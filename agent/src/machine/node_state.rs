@@ -64,6 +64,7 @@ impl Machine {
             degraded: self.degraded(),
             agent: self.settings.agent.clone(),
             encryption_key: Some(self.settings.encryption_key),
+            private: None,
             refused: self.refused.clone(),
             ignored: self.ignored,
         }

@@ -169,14 +169,29 @@ impl Shell {
         Job { task, work, effect, memory, earlier, others, yielding, on_remove, touched, plan }
     }
 
+    /// Publishes the last state that waited for the planners' key, if there is one by now.
+    pub(super) fn publish_unsent_state(&mut self) {
+        if let Some(state) = self.unsent.take() {
+            self.publish_state(*state);
+        }
+    }
+
     fn publish_state(&mut self, mut state: NodeState) {
-        if self.outlet.state(seal(&self.config.key, &state)) {
+        let Some(planners) = self.freshness.encryption_key() else {
+            self.unsent = Some(Box::new(state));
+            return;
+        };
+        let mut fits = |state: &NodeState| {
+            let encrypted = state.clone().encrypted(&planners);
+            encrypted.is_ok_and(|state| self.outlet.state(seal(&self.config.key, &state)))
+        };
+        if fits(&state) {
             return;
         }
         log::warn("the node's state is too large for one message; leaving out the inputs of applied tasks");
         // The planner needs them only to explain changes: fingerprints and edges decide what it plans.
         state.applied.values_mut().for_each(|applied| applied.inputs.clear());
-        if !self.outlet.state(seal(&self.config.key, &state)) {
+        if !fits(&state) {
             log::warn("the node's state is still too large, and is not published");
         }
     }

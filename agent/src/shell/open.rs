@@ -79,6 +79,7 @@ impl Shell {
             reader: Reader { site, node, trusted: config.planner_keys.clone(), decryption: config.key.decryption() },
             cursor: ReportCursor { next: Sequence(1), to: Sequence(0), announce: false },
             to_fetch: None,
+            unsent: None,
             chunk_filter: None,
             jobs: JoinSet::new(),
             canceller: Canceller::new(),

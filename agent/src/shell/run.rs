@@ -208,6 +208,7 @@ impl Shell {
                     Ok(false) => {}
                     Err(error) => log::warn(format_args!("that a planner was heard cannot be written down: {error}")),
                 }
+                self.publish_unsent_state();
                 self.send_unsent_drift();
                 Some(publish)
             }

@@ -5,6 +5,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use groundplan_protocol::{
     ids::{Sequence, SessionId},
     plan::PlanOffer,
+    state::NodeState,
 };
 use tokio::task::JoinSet;
 
@@ -53,6 +54,8 @@ pub struct Shell {
     pub(super) cursor: ReportCursor,
     /// The reference of a plan that is being fetched.
     pub(super) to_fetch: Option<Box<PlanOffer>>,
+    /// A state that cannot be published before a planner has announced the key to encrypt to it with.
+    pub(super) unsent: Option<Box<NodeState>>,
     /// The subscription for chunks of the blob that is being fetched.
     pub(super) chunk_filter: Option<String>,
     /// Running jobs; each ends with whether it began at all.

@@ -17,7 +17,7 @@ use groundplan_machine::{
     io::{Incoming, Input, NodeMessage},
 };
 use groundplan_protocol::{
-    encryption::DecryptionKey,
+    encryption::{DecryptionKey, Undecipherable},
     envelope::{self, Message, OpenError, PublicKey},
     ids::{NodeId, SiteName},
     limits::Bounded,
@@ -290,6 +290,10 @@ fn proven(mut state: NodeState, planner_key: &PublicKey) -> NodeState {
 trait FromNode: Message + Bounded {
     /// That node.
     fn node(&self) -> &NodeId;
+    /// Decrypts what of it is for planners alone.
+    fn reveal(&mut self, _key: &DecryptionKey) -> Result<(), Undecipherable> {
+        Ok(())
+    }
 }
 
 macro_rules! from_node {
@@ -302,8 +306,16 @@ macro_rules! from_node {
     };
 }
 
+impl FromNode for NodeState {
+    fn node(&self) -> &NodeId {
+        &self.node
+    }
+    fn reveal(&mut self, key: &DecryptionKey) -> Result<(), Undecipherable> {
+        self.decrypt(key)
+    }
+}
+
 from_node!(
-    NodeState,
     groundplan_protocol::report::ReportBatch,
     groundplan_protocol::presence::Presence,
     groundplan_protocol::drift::DriftReport,
@@ -319,9 +331,13 @@ fn of_node<M: FromNode>(
     wrap: impl FnOnce(M) -> NodeMessage,
 ) -> Incoming {
     let Verifier { site, decryption, keys, .. } = verifier;
-    let open = |key: PublicKey| match M::ENCRYPTED {
-        true => envelope::open_for::<M>(payload, &[key], site, decryption),
-        false => envelope::open::<M>(payload, &[key], site),
+    let open = |key: PublicKey| {
+        let mut message = match M::ENCRYPTED {
+            true => envelope::open_for::<M>(payload, &[key], site, decryption),
+            false => envelope::open::<M>(payload, &[key], site),
+        }?;
+        message.reveal(decryption).map_err(OpenError::Encrypted)?;
+        Ok(message)
     };
     let (key, declared) = keys.find(&node);
     let (reason, hint) = match key {

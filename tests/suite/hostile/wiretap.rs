@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt as _,
     sync::{Arc, Mutex},
 };
 
@@ -14,7 +15,7 @@ use groundplan_tests::{
 use serde_json::Value;
 
 /// What must not be read on the way.
-const SECRETS: [&str; 8] = [
+const SECRETS: [&str; 11] = [
     "planted-in-a-file",
     "planted-in-a-chunk",
     "planted-in-env",
@@ -23,10 +24,13 @@ const SECRETS: [&str; 8] = [
     "planted-in-output",
     "printed-by-a-task",
     "planted-by-drift",
+    "planted-in-an-export",
+    "planted-in-a-fact",
+    "printed-by-a-failure",
 ];
 
-/// What is said in clear: by it the test knows that it would find the others.
-const SAID: &str = "planted-in-an-export";
+/// What is said in clear, the name of a task: by it the test knows that it would find the others.
+const SAID: &str = "s.exported";
 
 /// Bytes as they came, and whatever is in them as JSON or base64, at any depth.
 fn unwrapped(bytes: &[u8], found: &mut dyn FnMut(&[u8])) {
@@ -53,36 +57,34 @@ fn strings(json: &Value, found: &mut dyn FnMut(&[u8])) {
 #[test]
 fn no_content_crosses_the_broker_in_clear() {
     let chunk = "planted-in-a-chunk ".repeat(20_000);
-    let tasks = format!(
-        r#"
+    let tasks = r#"
 [[task]]
 id = "file"
-file = {{ path = "/secret", content = "planted-in-a-file", mode = "0600" }}
+file = { path = "/secret", content = "planted-in-a-file", mode = "0600" }
 
 [[task]]
 id = "open"
-file = {{ path = "/open", content = "for all to read", mode = "0644" }}
+file = { path = "/open", content = "for all to read", mode = "0644" }
 
 [[task]]
 id = "large"
-file = {{ path = "/large", source = "large", mode = "0600" }}
+file = { path = "/large", source = "large", mode = "0600" }
 
 [[task]]
 id = "command"
-command = {{ run = ": planted-in-a-line; echo printed-by-a-task | tee $ROOT/ran", env = {{ PASSWORD = "planted-in-env" }}, creates = "/ran" }}
+command = { run = ": planted-in-a-line; echo printed-by-a-task | tee $ROOT/ran", env = { PASSWORD = "planted-in-env" }, creates = "/ran" }
 
 [[task]]
-id = "said"
-export = {{ value = "{SAID}" }}
-"#
-    );
+id = "exported"
+export = { value = "planted-in-an-export" }
+"#;
     let files = [
         ("site.toml", "name = \"testsite\"\n"),
         (
             "inventory/nodes.toml",
             "[groups.g]\nservices = [\"s\"]\n[nodes.n1]\ngroups = [\"g\"]\n[nodes.n2]\ngroups = [\"g\"]\n",
         ),
-        ("services/s/service.toml", &tasks),
+        ("services/s/service.toml", tasks),
         ("services/s/large", &chunk),
     ];
     let mut fleet = Fleet::new(Kind::Mosquitto, &files);
@@ -94,6 +96,10 @@ export = {{ value = "{SAID}" }}
         tap.lock().expect("the test has not failed").push((topic.to_owned(), payload.to_vec()));
         Fate::Pass
     });
+    let fact = fleet.facts_dir("n1").join("fact");
+    fs::create_dir_all(fleet.facts_dir("n1")).expect("a directory");
+    fs::write(&fact, "#!/bin/sh\necho '\"planted-in-a-fact\"'\n").expect("a program");
+    fs::set_permissions(fact, fs::Permissions::from_mode(0o755)).expect("an executable");
     fleet.start_agent("n1");
     fleet.start_agent("n2");
     fleet.start_planner("one");
@@ -111,6 +117,16 @@ export = {{ value = "{SAID}" }}
     fs::write(fleet.root("n1").join("open"), "planted-by-drift").expect("a file of the node");
     let drift = fleet.text("one", &["drift", "--on", "n1"]);
     assert!(drift.contains("planted-by-drift"), "{drift}");
+
+    fleet.wait("the fact", || fleet.text("one", &["show", "n1"]).contains("planted-in-a-fact").then_some(()));
+    // What has failed and is tried again is degraded meanwhile, with what it printed.
+    let fails = format!(
+        "[rollout]\nretry = {{ attempts = 2, backoff = \"1s\" }}\n{tasks}\n[[task]]\nid = \"fails\"\n\
+         command = {{ run = \"echo printed-by-a-failure; exit 1\", creates = \"/never\" }}\n"
+    );
+    let commit = fleet.commit(&[("services/s/service.toml", &fails)], "fails");
+    fleet.wait("the reason", || fleet.text("one", &["status"]).contains("printed-by-a-failure").then_some(()));
+    fleet.failed("one", &commit);
 
     let taken = taken.lock().expect("the test has not failed");
     let mut leaks = Vec::new();
