@@ -475,14 +475,28 @@ fn processor_ticks(pid: u32) -> u64 {
 #[tokio::test]
 async fn what_waits_for_the_planners_key_costs_no_time_and_is_sent_once_there_is_one() {
     let Some(mut bench) = Bench::start() else { return };
-    let (child, _) = bench.start_agent().await;
+    bench.planner.beat();
+    drop(bench.start_agent().await);
+    // An agent that has not heard the key, neither now nor before.
+    fs::remove_file(bench.dir.path().join("state/heard")).unwrap();
+    let heartbeat = Topic::Heartbeat.name(&bench.planner.site);
+    bench.planner.client.try_publish(heartbeat, QoS::AtLeastOnce, true, "").unwrap();
     fs::create_dir_all(bench.root()).unwrap();
+    let done = |n: usize| bench.dir.path().join(format!("root/done{n}")).exists();
+    let root = bench.root();
+    let command = |n: usize| format!(r#"{{"command":{{"run":"echo hello; touch {}/done{n}"}}}}"#, root.display());
+    bench.planner.plan(1, (0..300).map(|n| task(&format!("c{n}"), &command(n), None, None)).collect());
     let planner = &mut bench.planner;
-    let command = r#"{"command":{"run":"echo hello"}}"#;
-    planner.plan(1, (0..300).map(|n| task(&format!("c{n}"), command, None, None)).collect());
-    planner
-        .wait::<NodeState>(NodeTopic::State, b"", |state| state.phase == Phase::Idle && state.sequence.0 == 300)
-        .await;
+    // The broker has them before the agent comes.
+    for _ in 0..2 {
+        while !matches!(planner.events.poll().await.unwrap(), Event::Incoming(Packet::PubAck(_))) {}
+    }
+    let child = Owned(agent(bench.dir.path()).arg("--exit-with-parent").stdin(Stdio::piped()).spawn().unwrap());
+    let started = Instant::now();
+    while !(0..300).all(done) {
+        assert!(started.elapsed() < Duration::from_secs(20), "the tasks are not done");
+        let _ = tokio::time::timeout(Duration::from_millis(20), planner.events.poll()).await;
+    }
     let check = CheckRequest {
         version: VERSION,
         site: planner.site.clone(),
@@ -498,9 +512,12 @@ async fn what_waits_for_the_planners_key_costs_no_time_and_is_sent_once_there_is
     let used = processor_ticks(child.0.id()) - before;
     assert!(used < 30, "{used} ticks in 3 s, while nothing can be sent");
     planner.beat();
-    let (mut report, mut drift) = (false, false);
-    while !(report && drift) {
+    let (mut state, mut report, mut drift) = (false, false, false);
+    while !(state && report && drift) {
         let publish = planner.next().await;
+        state |= planner
+            .read::<NodeState>(NodeTopic::State, &publish)
+            .is_some_and(|state| state.phase == Phase::Idle && state.sequence.0 == 300);
         report |=
             planner.read::<ReportBatch>(NodeTopic::Report, &publish).is_some_and(|batch| !batch.reports.is_empty());
         drift |= planner.read::<DriftReport>(NodeTopic::Drift, &publish).is_some_and(|report| report.asked == 1);
