@@ -86,6 +86,12 @@ impl Planner {
         self.client.try_publish(topic, QoS::AtLeastOnce, true, seal(&self.key, &beat)).unwrap();
     }
 
+    /// The first request for a drift check.
+    fn check_request(&self) -> CheckRequest {
+        let (site, node) = (self.site.clone(), self.node.clone());
+        CheckRequest { version: VERSION, site, node, revision: 1, interval: None, asked: 1 }
+    }
+
     fn plan(&self, generation: u64, tasks: Vec<PlannedTask>) {
         self.publish(NodeTopic::Plan, true, &self.offer(generation, tasks));
     }
@@ -359,14 +365,7 @@ async fn a_plan_is_applied_and_reported() {
     // Both files are changed by others: a drift check reports it, and repairs nothing.
     fs::write(&file, "goodbye\n").unwrap();
     fs::remove_file(root.join("etc/large")).unwrap();
-    let mut check = CheckRequest {
-        version: VERSION,
-        site: planner.site.clone(),
-        node: planner.node.clone(),
-        revision: 1,
-        interval: None,
-        asked: 1,
-    };
+    let mut check = planner.check_request();
     planner.publish(NodeTopic::Check, true, &check);
     let report = planner.wait::<DriftReport>(NodeTopic::Drift, b"", |_| true).await;
     assert_eq!((report.asked, report.generation, report.checked), (1, Generation(3), 2), "{report:?}");
@@ -497,14 +496,7 @@ async fn what_waits_for_the_planners_key_costs_no_time_and_is_sent_once_there_is
         assert!(started.elapsed() < Duration::from_secs(20), "the tasks are not done");
         let _ = tokio::time::timeout(Duration::from_millis(20), planner.events.poll()).await;
     }
-    let check = CheckRequest {
-        version: VERSION,
-        site: planner.site.clone(),
-        node: planner.node.clone(),
-        revision: 1,
-        interval: None,
-        asked: 1,
-    };
+    let check = planner.check_request();
     planner.publish(NodeTopic::Check, true, &check);
     let before = processor_ticks(child.0.id());
     // The time in which it must do nothing.

@@ -5,12 +5,10 @@ use std::{collections::BTreeMap, time::Instant};
 
 use groundplan_protocol::{
     VERSION,
-    blob::Content,
-    effect::Action,
     encryption::DecryptionKey,
     envelope::{Message, SigningKey, open, open_for, seal, seal_for},
     ids::{CommitId, Generation, LedgerId, NodeId, SiteName},
-    plan::{Edges, NodePlan, PlanOffer, PlanText, PlannedTask, TaskSpec},
+    plan::{NodePlan, PlanOffer, PlanText},
 };
 use serde::{Deserialize, Serialize};
 
@@ -37,31 +35,14 @@ impl Message for Plain {
 
 fn plan(n: usize) -> NodePlan {
     let task = |t: usize| {
-        let params = serde_json::json!({ "file": { "path": format!("/etc/app/{t}.conf"), "mode": "0640" } });
-        let content = Content::of(format!("node = {n}\n{}", "key = value\n".repeat(20)).as_bytes());
-        let spec = TaskSpec {
-            params: serde_json::from_value(params).expect("parameters of a kind"),
-            content: Some(content),
-            ready: None,
-            external: Vec::new(),
-            on_interrupt: Default::default(),
-        };
-        PlannedTask {
-            task: format!("s.t{t}").parse().expect("a name"),
-            action: Action::Create,
-            fingerprint: None,
-            spec: Some(spec),
-            inputs: BTreeMap::from([("content".to_owned(), "0123456789abcdef".to_owned())]),
-            edges: Edges::default(),
-            after: Vec::new(),
-            gates: Vec::new(),
-            triggers: Vec::new(),
-            obligation: None,
-            since: None,
-            from: Vec::new(),
-            into: Vec::new(),
-            retry: None,
-        }
+        let task = serde_json::json!({
+            "task": format!("s.t{t}"), "action": "create", "inputs": { "content": "0123456789abcdef" },
+            "spec": {
+                "params": { "file": { "path": format!("/etc/app/{t}.conf"), "mode": "0640" } },
+                "content": { "text": format!("node = {n}\n{}", "key = value\n".repeat(20)) },
+            },
+        });
+        serde_json::from_value(task).expect("a task of a plan")
     };
     NodePlan {
         version: VERSION,

@@ -328,7 +328,7 @@ impl<'a> RestartGraph<'a> {
         // Also not one on a parked node, which acts on others by a newer plan.
         let acts = |s: usize| self.is_planned(s) && diff.is_waited_for(diff.node_of[s], node);
         let planned = |node| diff.vertex(from, node).is_some_and(acts);
-        // Counted, not gone through: many vertices may have been left the same barrier.
+        // Counted, not listed: many vertices may have been left the same barrier.
         let all_act = || {
             let own = u32::from(diff.is_parked(node) && planned(node));
             self.acting(from) + own == self.numbers[from].known

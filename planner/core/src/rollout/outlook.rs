@@ -1,7 +1,7 @@
 //! What can still happen to each entry of a rollout.
 //!
 //! In: outcomes, presence, gates. Out: the outlook of every entry, in one or two passes over all of them, each of which costs as much as
-//! the plan has edges: what a gate stands for is gone through once, however many entries wait there.
+//! the plan has edges: what a gate stands for is walked once, however many entries wait there.
 
 use groundplan_protocol::{
     effect::Action,

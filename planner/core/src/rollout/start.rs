@@ -19,7 +19,7 @@ use crate::plan::{Gate, Plan};
 impl Rollout {
     /// The rollout of a plan that is published as `generation`. All nodes count as offline until [`Rollout::presence`] is called.
     pub fn new(plan: &Plan, generation: Generation) -> Self {
-        // Everything is by index from here on: a rollout is gone through at every report.
+        // Everything is by index from here on: a rollout is walked at every report.
         let numbers: HashMap<&InstanceId, u32> =
             plan.actions.iter().enumerate().map(|(i, action)| (&action.instance, i as u32)).collect();
         let gate_numbers: HashMap<&GateId, u32> = plan.gates.keys().enumerate().map(|(i, id)| (id, i as u32)).collect();

@@ -42,7 +42,7 @@ impl<'r> Lister<'r> {
             waits.push(Wait::Offline);
         }
         let closed = || entry.gates.iter().filter(|g| rollout.gates[**g as usize].open.is_none());
-        // Gates with few sources differ from entry to entry, and are gone through for each.
+        // Gates with few sources differ from entry to entry, and are walked for each.
         let (mut own, mut many) = (BTreeSet::new(), Vec::new());
         own.extend(entry.after.iter().filter(|i| !rollout.entries[**i as usize].succeeded()));
         for gate in closed() {
