@@ -25,7 +25,7 @@ use groundplan_protocol::{
 };
 use serde_json::json;
 
-use super::{Shared, SimulatedNode, ledger};
+use super::shared::{Shared, SimulatedNode, ledger};
 
 /// Something to publish.
 pub(super) struct Outgoing {

@@ -28,7 +28,10 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
-use super::{Order, Shared, agent::Agent};
+use super::{
+    agent::Agent,
+    shared::{Order, Shared},
+};
 
 /// As real agents have it, in seconds; a ping is sent after half of it.
 const KEEP_ALIVE: u16 = 60;

@@ -7,6 +7,7 @@
 
 mod agent;
 mod connection;
+mod shared;
 pub mod site;
 
 use std::{
@@ -18,14 +19,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use groundplan_protocol::{
-    envelope::{PublicKey, SigningKey},
-    ids::{LedgerId, NodeId, SiteName},
-    time::Now,
-};
+use groundplan_protocol::{envelope::PublicKey, ids::SiteName};
 use tokio::{runtime::Runtime, sync::watch};
 
-use self::agent::Agent;
+pub use self::shared::SimulatedNode;
+use self::{
+    agent::Agent,
+    shared::{Order, Shared},
+};
 
 /// What each agent needs to know.
 pub struct Settings {
@@ -37,58 +38,6 @@ pub struct Settings {
     pub planner: PublicKey,
     /// The nodes.
     pub nodes: Vec<SimulatedNode>,
-}
-
-/// A node of which an agent is simulated.
-pub struct SimulatedNode {
-    /// Its name.
-    pub node: NodeId,
-    /// Its key.
-    pub key: SigningKey,
-    /// Its password, at a broker that asks for one; the user name is the node's.
-    pub password: Option<String>,
-}
-
-/// What all agents are to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Order {
-    /// Agents with a ledger of an earlier life begin again with an empty one.
-    life: u32,
-    /// Agents disconnect, and stay so until this is false again.
-    away: bool,
-}
-
-/// What the agents share.
-struct Shared {
-    broker: SocketAddr,
-    site: SiteName,
-    planner: PublicKey,
-    started: Instant,
-    /// For each node: the generation of its plan if all of it is done and every report of it is acknowledged; 0 otherwise.
-    settled: Vec<AtomicU64>,
-    /// Messages that agents have published, and bytes of their payloads; the same of what they have received.
-    published: [AtomicU64; 2],
-    received: [AtomicU64; 2],
-    /// How many of the published ones the broker has confirmed.
-    confirmed: AtomicU64,
-    /// What no agent can deal with; the first of it.
-    fault: Mutex<Option<String>>,
-}
-
-impl Shared {
-    fn now(&self) -> Now {
-        let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        Now { mono: self.started.elapsed(), wall_ms: wall.map_or(0, |wall| wall.as_millis() as u64) }
-    }
-
-    fn count([messages, bytes]: &[AtomicU64; 2], payload: usize) {
-        messages.fetch_add(1, Ordering::Relaxed);
-        bytes.fetch_add(payload as u64, Ordering::Relaxed);
-    }
-
-    fn fail(&self, fault: String) {
-        self.fault.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(fault);
-    }
 }
 
 /// How much crossed the wire so far, in payloads.
@@ -206,11 +155,4 @@ impl Drop for SimulatedAgents {
             runtime.shutdown_background();
         }
     }
-}
-
-/// The name of a simulated node's ledger in one of its lives.
-fn ledger(node: &NodeId, life: u32) -> LedgerId {
-    let mut name = groundplan_protocol::digest::Digest::of(format!("{node} {life}").as_bytes()).to_string();
-    name.truncate(32);
-    LedgerId::new(name).expect("32 hexadecimal digits")
 }
