@@ -204,7 +204,7 @@ pub struct FoundList {
 impl FoundList {
     /// Whether nothing is kept.
     pub fn is_empty(&self) -> bool {
-        self.total == 0
+        self.total == 0 && self.bytes == 0 && self.first.is_empty()
     }
 }
 

@@ -238,7 +238,8 @@ fn list(
             _ => EntryKind::File,
         };
         room.take(Some(&path))?;
-        let executable = entry.filemode() == 0o100755;
+        // The library reads the permissions of odd modes as those of a file, whatever kind of entry it is.
+        let executable = kind == EntryKind::File && entry.filemode() == 0o100755;
         entries.push(Entry { path: path.into(), kind, version: entry.id().to_string().into(), executable });
     }
     Ok(Arc::new(Dir { oid, entries: sorted(entries), below }))
