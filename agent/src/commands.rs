@@ -14,7 +14,7 @@ use std::{
 
 use groundplan_protocol::{
     VERSION,
-    encryption::{EncryptionKey, Undecipherable},
+    encryption::{EncryptionKey, UnusableKey},
     envelope::{SigningKey, seal, seal_for},
     exec::{Exec, ExecEnd, ExecOutcome, ExecOutput, ExecReady, Order, PIECE_LIMIT, READY_LIMIT, RunOrder},
     ids::{ExecId, NodeId, Nonce, SessionId, SiteName},
@@ -86,7 +86,7 @@ impl CommandMessage {
     ///
     /// # Errors
     /// Nothing can be encrypted to that key.
-    pub fn seal(&self, key: &SigningKey, planners: &EncryptionKey) -> Result<Vec<u8>, Undecipherable> {
+    pub fn seal(&self, key: &SigningKey, planners: &EncryptionKey) -> Result<Vec<u8>, UnusableKey> {
         match self {
             Self::Ready(ready) => Ok(seal(key, ready)),
             Self::Output(output) => seal_for(key, planners, output),

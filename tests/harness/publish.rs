@@ -2,7 +2,16 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use groundplan_protocol::envelope::{Message, SigningKey, seal_for};
 use rumqttc::{Client, Connection, Event, MqttOptions, Packet, QoS};
+
+/// A message in an envelope, encrypted to the owner of another key.
+///
+/// # Panics
+/// If nothing can be encrypted to it.
+pub fn encrypted<M: Message>(by: &SigningKey, to: &SigningKey, message: &M) -> Vec<u8> {
+    seal_for(by, &to.decryption().public(), message).expect("a key that can be encrypted to")
+}
 
 /// Publishes one message with QoS 1 and returns when the broker has acknowledged it.
 ///

@@ -2,8 +2,7 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Serialize};
+use crate::as_text::as_text;
 
 /// A span of time, to the millisecond; written as a whole number and a unit.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -61,31 +60,7 @@ impl fmt::Debug for Span {
     }
 }
 
-impl Serialize for Span {
-    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Span {
-    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        std::borrow::Cow::<'de, str>::deserialize(d)?.parse().map_err(serde::de::Error::custom)
-    }
-}
-
-impl JsonSchema for Span {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "Span".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({
-            "type": "string",
-            "description": "A span of time: a whole number and `ms`, `s`, `m` or `h`",
-            "pattern": "^[0-9]+(ms|s|m|h)$"
-        })
-    }
-}
+as_text!(Span, "A span of time: a whole number and `ms`, `s`, `m` or `h`", "^[0-9]+(ms|s|m|h)$");
 
 #[cfg(test)]
 mod tests {

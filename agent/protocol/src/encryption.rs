@@ -18,6 +18,7 @@ use ring::{
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+use crate::as_text::as_text;
 use crate::digest::Digest;
 
 type Kem = X25519HkdfSha256;
@@ -35,6 +36,11 @@ pub const TAG: usize = 16;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("encrypted for another key, or damaged")]
 pub struct Undecipherable;
+
+/// A key to which nothing can be encrypted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("nothing can be encrypted to this key")]
+pub struct UnusableKey;
 
 /// Text that is not such a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -82,11 +88,11 @@ impl EncryptionKey {
     ///
     /// # Panics
     /// If the system gives no random numbers.
-    pub(crate) fn encrypt(&self, purpose: &str, plain: &[u8]) -> Result<Vec<u8>, Undecipherable> {
-        let key = <Kem as hpke::Kem>::PublicKey::from_bytes(&self.0).map_err(|_| Undecipherable)?;
+    pub(crate) fn encrypt(&self, purpose: &str, plain: &[u8]) -> Result<Vec<u8>, UnusableKey> {
+        let key = <Kem as hpke::Kem>::PublicKey::from_bytes(&self.0).map_err(|_| UnusableKey)?;
         let sealed =
             single_shot_seal::<ChaCha20Poly1305, HkdfSha256, Kem>(&OpModeS::Base, &key, purpose.as_bytes(), plain, b"");
-        let (encapsulated, ciphertext) = sealed.map_err(|_| Undecipherable)?;
+        let (encapsulated, ciphertext) = sealed.map_err(|_| UnusableKey)?;
         let mut bytes = encapsulated.to_bytes().to_vec();
         bytes.extend_from_slice(&ciphertext);
         Ok(bytes)
@@ -113,31 +119,7 @@ impl FromStr for EncryptionKey {
     }
 }
 
-impl Serialize for EncryptionKey {
-    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for EncryptionKey {
-    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        std::borrow::Cow::<'de, str>::deserialize(d)?.parse().map_err(serde::de::Error::custom)
-    }
-}
-
-impl JsonSchema for EncryptionKey {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "EncryptionKey".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({
-            "type": "string",
-            "description": "An X25519 public key: `x25519:` and 32 bytes in base64",
-            "pattern": "^x25519:[A-Za-z0-9+/]{43}=$"
-        })
-    }
-}
+as_text!(EncryptionKey, "An X25519 public key: `x25519:` and 32 bytes in base64", "^x25519:[A-Za-z0-9+/]{43}=$");
 
 /// The key that decrypts what was encrypted to its public part. Never printed by `Debug`.
 pub struct DecryptionKey(<Kem as hpke::Kem>::PrivateKey, EncryptionKey);
@@ -289,7 +271,7 @@ mod tests {
         ];
         for mut point in points.map(hex) {
             for _ in 0..2 {
-                assert_eq!(EncryptionKey(point).encrypt("purpose", b"secret"), Err(Undecipherable), "{point:x?}");
+                assert_eq!(EncryptionKey(point).encrypt("purpose", b"secret"), Err(UnusableKey), "{point:x?}");
                 assert!(!EncryptionKey(point).is_usable(), "{point:x?}");
                 // Nor does what is said to have been encrypted with such a key decrypt, or end the program.
                 let own = DecryptionKey::derive(&[1; 32]);

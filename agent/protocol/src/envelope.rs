@@ -9,13 +9,14 @@ use std::{fmt, str::FromStr};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     VERSION,
+    as_text::as_text,
     digest::Digest,
-    encryption::{ContentKey, DecryptionKey, EncryptionKey, SUITE, Undecipherable},
+    encryption::{ContentKey, DecryptionKey, EncryptionKey, SUITE, Undecipherable, UnusableKey},
     ids::{Generation, NodeId, SiteName},
     text::{FOREIGN, foreign},
 };
@@ -131,11 +132,7 @@ pub fn seal<M: Message>(key: &SigningKey, message: &M) -> Vec<u8> {
 ///
 /// # Panics
 /// If the system gives no random numbers; if the message is not for one recipient.
-pub fn seal_for<M: Message>(
-    key: &SigningKey,
-    recipient: &EncryptionKey,
-    message: &M,
-) -> Result<Vec<u8>, Undecipherable> {
+pub fn seal_for<M: Message>(key: &SigningKey, recipient: &EncryptionKey, message: &M) -> Result<Vec<u8>, UnusableKey> {
     assert!(M::ENCRYPTED, "it is not for one recipient");
     let payload_type = encrypted(M::TYPE);
     let payload = recipient.encrypt(&payload_type, &to_json(message))?;
@@ -335,31 +332,7 @@ impl FromStr for PublicKey {
     }
 }
 
-impl Serialize for PublicKey {
-    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for PublicKey {
-    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        std::borrow::Cow::<'de, str>::deserialize(d)?.parse().map_err(serde::de::Error::custom)
-    }
-}
-
-impl JsonSchema for PublicKey {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "PublicKey".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({
-            "type": "string",
-            "description": "An ed25519 public key: `ed25519:` and 32 bytes in base64",
-            "pattern": "^ed25519:[A-Za-z0-9+/]{43}=$"
-        })
-    }
-}
+as_text!(PublicKey, "An ed25519 public key: `ed25519:` and 32 bytes in base64", "^ed25519:[A-Za-z0-9+/]{43}=$");
 
 /// A key that signs. Never printed by `Debug`.
 pub struct SigningKey {

@@ -5,8 +5,10 @@
 
 use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
 
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::as_text::as_text;
 
 /// A name that does not follow the grammar of its kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -81,27 +83,7 @@ macro_rules! name {
             }
         }
 
-        impl Serialize for $name {
-            fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-                s.serialize_str(&self.0)
-            }
-        }
-
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-                Self::new(std::borrow::Cow::<'de, str>::deserialize(d)?).map_err(serde::de::Error::custom)
-            }
-        }
-
-        impl JsonSchema for $name {
-            fn schema_name() -> std::borrow::Cow<'static, str> {
-                stringify!($name).into()
-            }
-
-            fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                json_schema!({ "type": "string", "description": concat!("A ", $what, ": ", $rule), "pattern": $pattern })
-            }
-        }
+        as_text!($name, concat!("A ", $what, ": ", $rule), $pattern);
     };
 }
 
@@ -244,38 +226,17 @@ impl FromStr for InstanceId {
     }
 }
 
-macro_rules! as_text {
-    ($name:ident, $description:literal) => {
-        impl fmt::Debug for $name {
+macro_rules! quoted {
+    ($($name:ident)*) => {
+        $(impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 write!(f, "\"{self}\"")
             }
-        }
-
-        impl Serialize for $name {
-            fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-                s.collect_str(self)
-            }
-        }
-
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-                std::borrow::Cow::<'de, str>::deserialize(d)?.parse().map_err(serde::de::Error::custom)
-            }
-        }
-
-        impl JsonSchema for $name {
-            fn schema_name() -> std::borrow::Cow<'static, str> {
-                stringify!($name).into()
-            }
-
-            fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                json_schema!({ "type": "string", "description": $description })
-            }
-        }
+        })*
     };
 }
 
+quoted!(TaskId InstanceId);
 as_text!(TaskId, "A task: `service.task`");
 as_text!(InstanceId, "A task on a node: `service.task@node`");
 

@@ -4,6 +4,7 @@
 //! per task kind. Everything here is data and pure functions over it: no IO, no clock, no async, no MQTT client.
 //! What crosses the wire is described for other implementers in `docs/protocol.md`; `VERSION` guards it.
 
+mod as_text;
 pub mod blob;
 pub mod broker;
 pub mod digest;

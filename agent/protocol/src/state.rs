@@ -13,7 +13,7 @@ use crate::{
     VERSION,
     digest::Fingerprint,
     effect::Effect,
-    encryption::{DecryptionKey, EncryptionKey, Undecipherable},
+    encryption::{DecryptionKey, EncryptionKey, Undecipherable, UnusableKey},
     envelope::{Message, PlanReceipt, to_json},
     ids::{CommitId, Generation, LedgerId, NodeId, Sequence, SiteName, TaskId},
     kinds::ClaimKey,
@@ -148,7 +148,7 @@ impl NodeState {
     ///
     /// # Errors
     /// Nothing can be encrypted to that key.
-    pub fn encrypted(mut self, planners: &EncryptionKey) -> Result<Self, Undecipherable> {
+    pub fn encrypted(mut self, planners: &EncryptionKey) -> Result<Self, UnusableKey> {
         let inputs = self.applied.iter_mut().map(|(task, applied)| (task.clone(), take(&mut applied.inputs)));
         let private = Private {
             inputs: inputs.filter(|(_, inputs)| !inputs.is_empty()).collect(),

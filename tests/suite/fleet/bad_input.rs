@@ -5,7 +5,7 @@ use groundplan_protocol::{
     blob::{BlobRef, Content},
     digest::{Digest, Fingerprint},
     effect::Action,
-    envelope::{SigningKey, seal_for},
+    envelope::SigningKey,
     ids::{CommitId, Generation, NodeId, SiteName},
     kinds::{File, TaskParams},
     plan::{Edges, NodePlan, OnInterrupt, PlanBody, PlanOffer, PlanText, PlannedTask, TaskSpec},
@@ -13,7 +13,7 @@ use groundplan_protocol::{
 use groundplan_tests::{
     brokers::Kind,
     fleet::{Fleet, SITE},
-    publish::publish,
+    publish::{encrypted, publish},
 };
 use serde_json::Value;
 
@@ -71,7 +71,7 @@ fn offer(plan: &NodePlan) -> PlanOffer {
 }
 
 fn seal_for_n1(key: &SigningKey, offer: &PlanOffer) -> Vec<u8> {
-    seal_for(key, &Fleet::node_key("n1").decryption().public(), offer).expect("a key that can be encrypted to")
+    encrypted(key, &Fleet::node_key("n1"), offer)
 }
 
 /// The entry of node `n1` in a status.
@@ -108,7 +108,7 @@ fn messages_that_are_not_for_this_agent(kind: Kind) {
         ("envelope", truncated),
         ("2 GiB", seal_for_n1(&ours, &huge)),
         ("expired", seal_for_n1(&ours, &expired)),
-        ("decrypted", seal_for(&ours, &theirs.decryption().public(), &offer(&forged(1000))).unwrap()),
+        ("decrypted", encrypted(&ours, &theirs, &offer(&forged(1000)))),
         ("ledger", seal_for_n1(&ours, &offer(&forged(1000)))),
     ];
     for (word, payload) in cases {

@@ -5,7 +5,6 @@ use std::{collections::BTreeMap, fs, process::Command};
 use groundplan_protocol::{
     VERSION,
     duration::Span,
-    envelope::seal_for,
     exec::{Exec, Order, RunOrder},
     ids::{ExecId, NodeId, SessionId, SiteName},
     kinds::Run,
@@ -16,7 +15,7 @@ use groundplan_tests::{
     fleet::{Fleet, SITE},
     live::{Ended, Live},
     processes::Identity,
-    publish::publish,
+    publish::{encrypted, publish},
 };
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -299,8 +298,7 @@ fn an_agent_that_does_not_answer_is_reported_and_runs_nothing_later(kind: Kind) 
             order: Order::Run(Box::new(run)),
         };
         let topic = format!("groundplan/1/{SITE}/node/n1/exec");
-        let recipient = Fleet::node_key("n1").decryption().public();
-        let exec = seal_for(&Fleet::planner_key(), &recipient, &exec).expect("a key that can be encrypted to");
+        let exec = encrypted(&Fleet::planner_key(), &Fleet::node_key("n1"), &exec);
         publish(fleet.broker.address(), &topic, exec, false);
     };
     order("00000001", "0123456789abcdef");

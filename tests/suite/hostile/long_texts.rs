@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use groundplan_protocol::{
     VERSION,
-    envelope::{seal, seal_for},
+    envelope::seal,
     ids::{Generation, LedgerId, NodeId, Sequence, SiteName},
     limits::REASON_LIMIT,
     presence::Presence,
@@ -15,7 +15,7 @@ use groundplan_protocol::{
 use groundplan_tests::{
     brokers::Kind,
     fleet::{Fleet, SITE},
-    publish::publish,
+    publish::{encrypted, publish},
 };
 use serde_json::{Value, json};
 
@@ -134,8 +134,7 @@ fn what_a_node_reports_is_cut_and_escaped_or_refused() {
         last: Sequence(1),
         acked: Sequence(0),
     };
-    let planners = Fleet::planner_key().decryption().public();
-    send(&fleet, "report", seal_for(&key, &planners, &batch).expect("a key that can be encrypted to"));
+    send(&fleet, "report", encrypted(&key, &Fleet::planner_key(), &batch));
 
     // It contradicts itself two hundred times, each time with another text.
     for n in 0..200 {

@@ -9,7 +9,7 @@ use groundplan_protocol::{
     VERSION,
     digest::{Digest, Fingerprint},
     effect::Action,
-    envelope::{open_for, seal, seal_for},
+    envelope::{open_for, seal},
     ids::{Generation, LedgerId, NodeId, Sequence, SiteName, TaskId},
     plan::{NodePlan, PlanBody, PlanOffer},
     report::{Outcome, ReportBatch, TaskReport},
@@ -18,6 +18,7 @@ use groundplan_protocol::{
 use groundplan_tests::{
     brokers::Kind,
     fleet::{Fleet, SITE, texts},
+    publish::encrypted,
 };
 use rumqttc::mqttbytes::{QoS, v4::Packet};
 
@@ -113,8 +114,7 @@ impl Thief {
             last: Sequence(self.sequence),
             acked: Sequence(0),
         };
-        let planners = Fleet::planner_key().decryption().public();
-        let batch = seal_for(&Fleet::node_key("n2"), &planners, &batch).expect("a key that can be encrypted to");
+        let batch = encrypted(&Fleet::node_key("n2"), &Fleet::planner_key(), &batch);
         self.publish("report", batch, false).await;
         for task in plan.tasks {
             let applied = Applied {

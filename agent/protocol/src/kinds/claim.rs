@@ -6,10 +6,9 @@
 
 use std::{borrow::Cow, fmt, str::FromStr};
 
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Serialize};
-
 use crate::{digest::Hasher, ids::TaskId};
+
+use crate::as_text::as_text;
 
 /// One thing on a node that a task owns.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -155,27 +154,7 @@ impl FromStr for ClaimKey {
     }
 }
 
-impl Serialize for ClaimKey {
-    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for ClaimKey {
-    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        Cow::<'de, str>::deserialize(d)?.parse().map_err(serde::de::Error::custom)
-    }
-}
-
-impl JsonSchema for ClaimKey {
-    fn schema_name() -> Cow<'static, str> {
-        "ClaimKey".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "description": "16 hexadecimal digits", "pattern": "^[0-9a-f]{16}$" })
-    }
-}
+as_text!(ClaimKey, "16 hexadecimal digits", "^[0-9a-f]{16}$");
 
 impl fmt::Display for Claim<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
