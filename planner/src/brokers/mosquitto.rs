@@ -44,7 +44,7 @@ persistent_client_expiration 30d
 max_packet_size {MAX_PACKET}
 max_inflight_messages 256
 # For each client that is away or slow; 1000 messages unless given. What is beyond, Mosquitto drops although the sender has the acknowledgement:
-# reports come again, and the planner asks for the rest, but both take time. A state has about a kilobyte for each task.
+# reports come again, and the planner asks for the rest, but both take time. A state has about half a kilobyte for each task.
 max_queued_messages 200000
 max_queued_bytes 536870912
 set_tcp_nodelay true
